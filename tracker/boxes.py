@@ -18,7 +18,8 @@ def iou(a, b):
     high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
     intersection = np.maximum(high - low, 0).prod(-1)                # (...)
     union = a[..., 2:].clip(0).prod(-1) + b[..., 2:].clip(0).prod(-1) - intersection
-    return np.where(union == 0, 0, intersection / np.where(union == 0, 1, union))
+    # x + w - x may exceed w by a rounding: without the bound a perfect box could score 1 + 2e-16
+    return np.minimum(np.where(union == 0, 0, intersection / np.where(union == 0, 1, union)), 1)
 
 
 def centre(boxes):

@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 _SCALARS = (np.generic, bool, int, float, complex)
-_device_of_type = {np.ndarray: "cpu"}
+_device_of_type = {np.ndarray: "cpu"}  # and None for a type known to be no array
 _module_of_device = {"cpu": np}
 
 
@@ -60,7 +60,10 @@ def common_device(arrays):
 
 def is_array(value):
     """Whether `value` is an array of any known module (scalars and lists are not)."""
-    return type(value) in _device_of_type or _find_device(type(value)) is not None
+    try:
+        return _device_of_type[type(value)] is not None
+    except KeyError:
+        return _find_device(type(value)) is not None
 
 
 def device_of(array):
@@ -80,11 +83,12 @@ def _find_device(array_type):
     """A type met for the first time: CuPy's own array, or a subclass of a known one."""
     if array_type.__module__.split(".")[0] == "cupy" and "cupy" in sys.modules:
         register("cuda", _cupy(), _cupy().ndarray)
-    for known, device in list(_device_of_type.items()):
-        if issubclass(array_type, known):
-            _device_of_type[array_type] = device
-            return device
-    return None
+    device = None
+    for known, name in _device_of_type.items():
+        if name is not None and issubclass(array_type, known):
+            device = name
+    _device_of_type[array_type] = device  # None is remembered too: no array
+    return device
 
 
 def module_of(device):
@@ -169,3 +173,15 @@ def _cuda_problem():
         )
     register("cuda", cupy, cupy.ndarray)
     return None
+
+
+def erf(array):
+    """The error function, elementwise: SciPy's on the CPU, CuPy's own on the GPU."""
+    device = device_of(array)
+    if device == "cpu":
+        from scipy.special import erf as function
+    elif device == "cuda":
+        from cupyx.scipy.special import erf as function
+    else:
+        function = _module_of_device[device].erf
+    return function(array)

@@ -1,0 +1,110 @@
+"""Convolution: one form, linear in the image and in the kernel, and its three contractions.
+
+    y[n,i,j,o] = Σ_k Σ_l Σ_c x[n, i·s + k·d - p, j·s + l·d - p, c] · w[k,l,c,o]
+
+Multiplied by g[n,i,j,o] and summed, this is one number L(g, x, w), linear in each of the three.
+`conv2d` leaves g out of the sum, `conv2d_input_grad` x, `conv2d_weight_grad` w. Each is the
+gradient of the others, so that derivatives of any order, and the transposed convolution (which is
+`conv2d_input_grad`), need no further code.
+
+Layout: images (N, H, W, C), kernels (KH, KW, C/groups, O). Outside of x lie zeros. With groups,
+output channels o of group g = o // (O/groups) see the g-th C/groups input channels only.
+stride and dilation: an integer or a pair. padding: an integer, a pair, ((top, bottom), (left,
+right)), "same" or "valid" (see `kernels.window`).
+"""
+
+from kernels.backend import is_array
+from kernels.ladder import ladder
+from kernels.window import pair, window
+
+
+@ladder
+def conv2d(x, w, stride=1, padding=0, dilation=1, groups=1):
+    """Convolve x (N, H, W, C) with w (KH, KW, C/groups, O): returns (N, OH, OW, O).
+
+    OH = (H + top + bottom - (KH - 1)·dilation - 1) // stride + 1. Raises ValueError for shapes
+    that do not fit together.
+    """
+    _check_array("x", x, 4)
+    _check_array("w", w, 4)
+    return x, w, *_geometry(x.shape, w.shape, stride, padding, dilation, groups)[:4]
+
+
+@ladder
+def conv2d_input_grad(g, w, x_shape, stride=1, padding=0, dilation=1, groups=1):
+    """Gradient of Σ g·conv2d(x, w) with respect to x: returns an array of shape x_shape.
+
+    g has the shape of conv2d's output. As an op of its own it is the transposed convolution.
+    """
+    _check_array("g", g, 4)
+    _check_array("w", w, 4)
+    x_shape = _shape("x_shape", x_shape)
+    *geometry, y_shape = _geometry(x_shape, w.shape, stride, padding, dilation, groups)
+    _check_gradient(g, y_shape)
+    return g, w, x_shape, *geometry
+
+
+@ladder
+def conv2d_weight_grad(g, x, w_shape, stride=1, padding=0, dilation=1, groups=1):
+    """Gradient of Σ g·conv2d(x, w) with respect to w: returns an array of shape w_shape.
+
+    g has the shape of conv2d's output.
+    """
+    _check_array("g", g, 4)
+    _check_array("x", x, 4)
+    w_shape = _shape("w_shape", w_shape)
+    *geometry, y_shape = _geometry(x.shape, w_shape, stride, padding, dilation, groups)
+    _check_gradient(g, y_shape)
+    return g, x, w_shape, *geometry
+
+
+def output_shape(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1):
+    """Shape (N, OH, OW, O) of conv2d's output, by the same rules and with the same errors."""
+    return _geometry(
+        _shape("x_shape", x_shape), _shape("w_shape", w_shape), stride, padding, dilation, groups
+    )[-1]
+
+
+def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
+    """(stride, padding, dilation, groups, y_shape) in normal form, or a ValueError."""
+    n, h, w, c = x_shape
+    kh, kw, c_group, o = w_shape
+    if not isinstance(groups, int) or groups < 1:
+        groups, _ = pair(groups, "groups")
+    if c % groups or o % groups:
+        raise ValueError(
+            f"groups={groups} must divide the {c} input channels and the {o} output channels"
+        )
+    if c != c_group * groups:
+        raise ValueError(
+            f"x has {c} channels, but w of shape {tuple(w_shape)} with groups={groups} takes "
+            f"{c_group} x {groups} = {c_group * groups}"
+        )
+    stride, padding, dilation, (oh, ow) = window((h, w), (kh, kw), stride, padding, dilation)
+    return stride, padding, dilation, groups, (n, oh, ow, o)
+
+
+def _check_array(name, array, ndim):
+    if not is_array(array):
+        raise TypeError(
+            f"{name} must be an array, got {type(array).__name__}; numpy.asarray makes it one"
+        )
+    if array.ndim != ndim:
+        layout = "(KH, KW, C/groups, O)" if name == "w" else "(N, H, W, channels)"
+        raise ValueError(f"{name} must have {ndim} axes {layout}, got shape {array.shape}")
+
+
+def _check_gradient(g, y_shape):
+    if g.shape != y_shape:
+        raise ValueError(f"g must have the shape of the output, {y_shape}, got {g.shape}")
+
+
+def _shape(name, shape):
+    shape = tuple(int(size) for size in shape)
+    if len(shape) != 4:
+        raise ValueError(f"{name} must have 4 axes, got {shape}")
+    return shape
+
+
+# The rungs, from the formula upward.
+from kernels.conv2d import formula, im2col, flipped, shifts  # noqa: E402, F401

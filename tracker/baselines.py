@@ -7,8 +7,14 @@ on straight lines.
 import numpy as np
 
 from tracker import State
-from tracker.boxes import (as_tuple, check_box, check_frame, check_started, from_centre,
-                           to_centre)
+from tracker.boxes import (
+    as_tuple,
+    check_box,
+    check_frame,
+    check_started,
+    from_centre,
+    to_centre,
+)
 
 
 class KeepFirst:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -74,6 +75,8 @@ def run(tracker, sequence, progress=None):
                 boxes[i], confidence[i] = state.box, state.confidence
             if progress:
                 progress(i + 1, n)
+        if i + 1 != n:
+            raise ValueError(f"the frames end here, but there are boxes for {n}")
     except Exception as error:
         raise RuntimeError(f"{sequence.name}, frame {i}: {type(error).__name__}: "
                            f"{error}") from error
@@ -236,7 +239,7 @@ def _loadable(makers):
         try:
             make()
             good[name] = make
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001, whatever it is, the others can run
             missing[name] = f"{type(error).__name__}: {error}"
     return good, missing
 
@@ -246,7 +249,7 @@ def _judge(pair):
     name, make, sequence, absent = pair
     try:
         track, error = run(make(), sequence), None
-    except Exception as failure:
+    except Exception as failure:    # noqa: BLE001, reported, and the others can run
         track, error = None, str(failure)
     return _outcome(name, sequence, absent, track, error)
 
@@ -266,15 +269,21 @@ def _outcome(name, sequence, absent, track, error):
 def _judge_in_processes(pairs, jobs):
     """The outcomes as they come, from `jobs` processes of one thread each."""
     context = multiprocessing.get_context("spawn")      # fork would copy locked threads and CUDA
+    unfinished = []
     with _one_thread(), ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
         waiting = {pool.submit(_judge, pair): pair for pair in pairs}
         for future in as_completed(waiting):
             try:
                 yield future.result()
-            except Exception as failure:    # the process died, or something would not pickle
-                name, _, sequence, absent = waiting[future]
-                yield _outcome(name, sequence, absent, None,
-                               f"{sequence.name}: {type(failure).__name__}: {failure}")
+            except BrokenProcessPool:
+                unfinished.append(waiting[future])
+    if len(pairs) == 1 and unfinished:
+        name, _, sequence, absent = pairs[0]
+        yield _outcome(name, sequence, absent, None,
+                       f"{sequence.name}: its process died (out of memory, or a crash in C code)")
+    else:   # one died and took the others with it: each again, alone, to tell which
+        for pair in unfinished:
+            yield from _judge_in_processes([pair], 1)
 
 
 @contextmanager

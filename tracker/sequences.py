@@ -145,14 +145,15 @@ def read_boxes(path, frames=None):
         if not line or line.startswith("#"):
             continue
         place = f"{path}, line {number}"
+        words = re.split(r"[,;\s]+", line.strip(",; "))
         try:
-            *frame, x, y, w, h = (float(word) for word in re.split(r"[,;\s]+", line.strip(",; ")))
+            frame = [int(word) for word in words[:-4]]
+            x, y, w, h = (float(word) for word in words[-4:])
+            if len(frame) > 1 or rows and len(frame) != len(noted) / len(rows):
+                raise ValueError
         except ValueError:
-            raise ValueError(f"{place}: expected numbers x,y,w,h or frame,x,y,w,h, "
-                             f"got {line!r}") from None
-        if len(frame) > 1 or len(frame) != bool(noted) and rows:
-            raise ValueError(f"{place}: expected numbers x,y,w,h or frame,x,y,w,h, the same in "
-                             f"every line, got {line!r}")
+            raise ValueError(f"{place}: expected numbers x,y,w,h (or frame,x,y,w,h in every "
+                             f"line), got {line!r}") from None
         row = [x, y, w, h]
         if np.isnan(row).any() or not any(row):
             row = [np.nan] * 4
@@ -165,12 +166,12 @@ def read_boxes(path, frames=None):
     boxes = np.array(rows, np.float64).reshape(-1, 4)
     if not noted:
         return boxes
-    total = int(max(noted)) + 1 if frames is None else frames
-    if any(n not in range(total) for n in noted) or len(set(noted)) < len(noted):
-        raise ValueError(f"{path}: the frame numbers have to be different whole numbers from 0 to "
-                         f"{total - 1}, got {', '.join(f'{n:g}' for n in noted)}")
+    total = max(noted) + 1 if frames is None else frames
+    if min(noted) < 0 or max(noted) >= total or len(set(noted)) < len(noted):
+        raise ValueError(f"{path}: frame numbers have to be from 0 to {total - 1}, each at most "
+                         f"once, got {', '.join(map(str, noted))}")
     sparse = np.full((total, 4), np.nan)
-    sparse[np.array(noted, int)] = boxes
+    sparse[noted] = boxes
     return sparse
 
 

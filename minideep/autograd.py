@@ -1,0 +1,455 @@
+"""Reverse-mode automatic differentiation: ops, the graph they leave behind, and the way back.
+
+An op is declared once, forward on arrays and one vector-Jacobian product (vjp) per input:
+
+    @op
+    def mul(a, b):
+        return a * b
+
+    mul.vjp(a=lambda g, b: g * conj(b), b=lambda g, a: g * conj(a))
+
+A vjp asks for what it needs by name: `g` (gradient of the output), `y` (the output), any input,
+`<input>_shape`, or any keyword of the op. Only what is asked for is kept for the way back, and only
+for inputs that need a gradient. Vjps are written in ops, so the way back can be recorded too
+(`create_graph=True`) and differentiated again, to any order.
+
+Calling an op on tensors leaves a `Node`: the op, edges to where its inputs came from, what was
+saved. References point backwards only, so a graph dies with its last tensor, without the garbage
+collector. `backward` counts the consumers of each node, then runs a node when its last consumer has
+run: every node once, in topological order, with no recursion (a node reached by two paths needs both
+contributions before it passes anything on: in b = a + a; c = b * b the order is what makes it right).
+"""
+
+import contextlib
+import inspect
+import os
+import sys
+import threading
+
+import numpy as np
+
+from kernels import backend
+
+__all__ = ["checkpoint", "detect_anomaly", "enable_grad", "grad", "grad_enabled", "no_grad", "op"]
+
+
+class _Mode(threading.local):
+    grad = True      # are ops recorded?
+    anomaly = False  # is every result checked for NaN and infinity?
+
+
+_mode = _Mode()
+
+
+@contextlib.contextmanager
+def _set_mode(**values):
+    old = {name: getattr(_mode, name) for name in values}
+    _mode.__dict__.update(values)
+    try:
+        yield
+    finally:
+        _mode.__dict__.update(old)
+
+
+def no_grad():
+    """Context manager and decorator: ops inside are not recorded."""
+    return _set_mode(grad=False)
+
+
+def enable_grad():
+    """Context manager and decorator: ops inside are recorded, also within `no_grad`."""
+    return _set_mode(grad=True)
+
+
+def detect_anomaly():
+    """Context manager: name the op and the source line that made the first NaN or infinity,
+    forward or backward (FloatingPointError), and check saved arrays in full. Slow; for debugging."""
+    return _set_mode(anomaly=True)
+
+
+def grad_enabled():
+    """True where ops are recorded: outside `no_grad`, and in a vjp under create_graph=True."""
+    return _mode.grad
+
+
+# --------------------------------------------------------------------------------- ops and nodes
+
+
+class Op:
+    """One differentiable function: arrays in, one array out, and its vjps. Made by `@op`."""
+
+    registry = {}  # name -> Op, for the tests and the inspector
+
+    def __init__(self, forward, elementwise=False):
+        self.forward, self.name, self.__doc__ = forward, forward.__name__, forward.__doc__
+        self.elementwise = elementwise  # broadcasts its inputs; gradients are summed back
+        parameters = list(inspect.signature(forward).parameters.values())
+        self.inputs = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+        self.variadic = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), None)
+        keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY]
+        self.keywords = [p.name for p in keywords]
+        self.defaults = {p.name: p.default for p in keywords if p.default is not p.empty}
+        self._vjps, self._joint = {}, None
+        Op.registry[self.name] = self
+
+    def vjp(self, **functions):
+        """Declare the vjp of each differentiable input. A variadic op gives one, which may also
+        ask for `i`, the number of the input."""
+        self._vjps = {name: (function, *_asks_for(function)) for name, function in functions.items()}
+
+    def joint_vjp(self, function):
+        """Declare one vjp for all inputs: function(g, y, *inputs, **keywords) -> a gradient each."""
+        self._joint = function
+        return function
+
+    def __call__(self, *inputs, **attrs):
+        if len(inputs) > len(self.inputs) and not self.variadic:  # options given by position
+            attrs.update(zip(self.keywords, inputs[len(self.inputs):]))
+            inputs = inputs[:len(self.inputs)]
+        inputs = [x if type(x) is Tensor or x is None else _as_operand(x) for x in inputs]
+        arrays = [x.data if type(x) is Tensor else x for x in inputs]
+        if self.defaults:
+            attrs = {**self.defaults, **attrs}
+        y = _keep_single_precision(self.forward(*arrays, **attrs), arrays)
+        if _mode.anomaly:
+            _check_finite(y, f"the output of {self.name}", _user_line(), zip(self.inputs, arrays))
+        out = Tensor(y)
+        if _mode.grad and any(type(x) is Tensor and x.requires_grad for x in inputs):
+            out.requires_grad, out.node = True, Node(self, inputs, attrs, y)
+        return out
+
+    def saves(self, inputs):
+        """The names that the vjps of those inputs that need a gradient ask for."""
+        wants = [type(x) is Tensor and x.requires_grad for x in inputs]
+        if self._joint:
+            return {"y", *self.inputs}, wants
+        names = {name for i, want in enumerate(wants) if want
+                 for name in self._vjps.get(self.argument(i), (None, ()))[1]}
+        return names, wants
+
+    def argument(self, i):
+        return self.variadic or self.inputs[i]
+
+    def pull(self, node, g):
+        """[(edge, gradient)] for the inputs of `node`, given the gradient of its output."""
+        values = node.values()
+        if self._joint:
+            gradients = self._joint(g, values["y"], *[values[n] for n in self.inputs], **node.attrs)
+        else:
+            gradients = [None if edge is None else self._pull_one(i, g, values, node.attrs)
+                         for i, edge in enumerate(node.edges)]
+        return [(edge, _fit(gx, node.likes[i], self, i))
+                for i, (edge, gx) in enumerate(zip(node.edges, gradients))
+                if edge is not None and gx is not None]
+
+    def _pull_one(self, i, g, values, attrs):
+        if self.argument(i) not in self._vjps:
+            return None
+        function, names, takes_all = self._vjps[self.argument(i)]
+        values.update(g=g, i=i)
+        given = {name: values[name] if name in values else attrs[name] for name in names}
+        return function(**{**attrs, **given}) if takes_all else function(**given)
+
+
+def op(forward=None, *, elementwise=False):
+    """Decorator: make an op of a function on arrays. Inputs are positional, options keyword-only."""
+    return Op(forward, elementwise) if forward else lambda f: Op(f, elementwise)
+
+
+class Node:
+    """One application of an op: where its inputs came from and what its vjps need."""
+
+    __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "__weakref__")
+
+    def __init__(self, op, inputs, attrs, y):
+        self.op, self.attrs, self.hooks = op, attrs, None
+        names, wants = op.saves(inputs)
+        self.edges = tuple(_edge(x) if want else None for x, want in zip(inputs, wants))
+        self.likes = tuple((x.data.shape, x.data.dtype) if type(x) is Tensor else ((), None)
+                           for x in inputs)
+        by_name = {op.variadic: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs))
+        self.saved = {name: by_name[name] for name in names if name in by_name}
+        if "y" in names:
+            self.saved["y"] = y  # the array: a tensor would point back at this node
+        self.prints = [(t, _fingerprint(t)) for t in _arrays(self.saved)]
+        self.where = _user_line() if _mode.anomaly else None
+
+    def values(self):
+        """What the vjps may ask for; refuses arrays that were changed since they were saved."""
+        for array, before in self.prints:
+            if before is not None and _fingerprint(array) != before:
+                raise RuntimeError(
+                    f"an array that {self.op.name} saved for its gradient was changed in place "
+                    f"(shape {_data(array).shape}): its gradient would be silently wrong. Write "
+                    "x = x + 1 instead of x.data += 1, or change the data after backward()")
+        values = dict(self.saved)
+        if "y" in values:
+            values["y"] = Tensor(values["y"], requires_grad=True, node=self)
+        shapes = [shape for shape, _ in self.likes]
+        if self.op.variadic:
+            values[self.op.variadic + "_shape"] = shapes
+        else:
+            values.update((name + "_shape", shape) for name, shape in zip(self.op.inputs, shapes))
+        return values
+
+
+def _asks_for(function):
+    parameters = inspect.signature(function).parameters.values()
+    names = tuple(p.name for p in parameters if p.kind != p.VAR_KEYWORD)
+    return names, any(p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _edge(x):
+    return x if x.node is None else x.node
+
+
+def _as_operand(x):
+    """Scalars stay Python scalars, which never promote float32; arrays become tensors."""
+    if isinstance(x, (bool, int, float, complex)):
+        return x
+    if isinstance(x, np.generic) or isinstance(x, np.ndarray) and x.ndim == 0:
+        return x.item()
+    return Tensor(x) if backend.is_array(x) else tensor(x)
+
+
+def _keep_single_precision(y, arrays):
+    """NumPy turns int / int and sqrt(int) into float64; here only a float64 input makes float64."""
+    if isinstance(y, np.generic):
+        y = np.asarray(y)
+    if y.dtype.char in "dD" and not any(
+            getattr(getattr(a, "dtype", None), "char", "") in ("d", "D") for a in arrays):
+        y = y.astype("complex64" if y.dtype.char == "D" else "float32")
+    return y
+
+
+def _fit(g, like, op, i):
+    """The gradient with the shape and dtype of its input: summed over what was broadcast, real for
+    a real input."""
+    shape, dtype = like
+    if g.shape != shape:
+        if not op.elementwise:
+            raise RuntimeError(f"the vjp of {op.name} gave input {i} of shape {shape} a gradient "
+                               f"of shape {g.shape}")
+        g = ops.sum_to(g, shape)
+    if g.data.dtype != dtype:
+        g = ops.real(g) if g.data.dtype.kind == "c" and dtype.kind != "c" else g
+        g = g if g.data.dtype == dtype else ops.astype(g, dtype=dtype)
+    return g
+
+
+# ------------------------------------------------------------------------------------ the way back
+
+
+def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=False):
+    """Push gradients from `roots`, a list of (tensor, gradient), to the leaves.
+
+    Returns {edge: gradient} of the leaves and of the edges in `watch`; with stop=True nothing goes
+    past a watched edge. An edge is a leaf tensor, or the node that made a tensor.
+    """
+    watch = set(watch)
+    consumers, stack = {}, [_edge(t) for t, _ in roots]
+    while stack:
+        node = stack.pop()
+        if type(node) is not Node:
+            continue
+        consumers[node] = consumers.get(node, 0) + 1
+        if consumers[node] == 1 and not (stop and node in watch):
+            if node.edges is None:
+                raise RuntimeError(
+                    f"the graph behind {node.op.name} was freed by an earlier backward pass; give "
+                    "that pass retain_graph=True to go back through it again")
+            stack.extend(node.edges)
+
+    gradients, found, ready = {}, {}, []
+
+    def arrive(edge, g):
+        gradients[edge] = g if edge not in gradients else gradients[edge] + g
+        if type(edge) is Node:
+            consumers[edge] -= 1
+            if not consumers[edge]:
+                ready.append(edge)
+
+    with _set_mode(grad=create_graph):
+        for tensor, g in roots:
+            arrive(_edge(tensor), g)
+        while ready:
+            node = ready.pop()
+            g = _call_hooks(node, gradients.pop(node))
+            if node in watch:
+                found[node] = g
+                if stop:
+                    continue
+            for edge, gx in node.op.pull(node, g):
+                if _mode.anomaly:
+                    _check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
+                arrive(edge, gx)
+            if not (retain_graph or create_graph):
+                node.edges, node.saved, node.prints = None, {}, []
+        for leaf, g in gradients.items():
+            found[leaf] = _call_hooks(leaf, g)
+    return found
+
+
+def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=None,
+         allow_unused=False):
+    """Gradients of `outputs` (a tensor or a list) with respect to `inputs`, without touching .grad.
+
+    grad_outputs: a tensor for each output; ones where the output is a scalar. create_graph=True
+    records the way back, so that the result can be differentiated again. Returns a tensor where
+    `inputs` is one, else a list. An input that the outputs do not depend on is an error, or None
+    with allow_unused=True.
+    """
+    single = isinstance(inputs, Tensor)
+    outputs, inputs = _as_list(outputs), _as_list(inputs)
+    for i, x in enumerate(inputs):
+        if not x.requires_grad:
+            raise ValueError(f"input {i} of grad() does not require a gradient; make it with "
+                             "requires_grad=True")
+    seeds = _as_list(grad_outputs) if grad_outputs is not None else [None] * len(outputs)
+    if len(seeds) != len(outputs):
+        raise ValueError(f"{len(seeds)} grad_outputs were given for {len(outputs)} outputs")
+    roots = [(y, seed_gradient(y, seed)) for y, seed in zip(outputs, seeds)]
+    retain_graph = create_graph if retain_graph is None else retain_graph
+    found = run_backward(roots, create_graph, retain_graph, watch=map(_edge, inputs))
+    wanted = [found.get(_edge(x)) for x in inputs]
+    for i, g in enumerate(wanted):
+        if g is None and not allow_unused:
+            raise ValueError(f"the outputs do not depend on input {i} of grad(); "
+                             "allow_unused=True gives None for it")
+    return wanted[0] if single else wanted
+
+
+def seed_gradient(y, g):
+    """The gradient that the way back starts with, checked against the output `y`."""
+    if not y.requires_grad:
+        raise RuntimeError("this tensor has no gradient to send back: nothing that it was computed "
+                           "from has requires_grad=True (or it was computed under no_grad)")
+    if g is None:
+        if y.data.size != 1:
+            raise ValueError(f"backward() of a tensor of shape {y.shape} needs a gradient of that "
+                             "shape; only a scalar can do without: y.sum().backward()")
+        return Tensor(backend.array_module(y.data).ones_like(y.data))
+    g = _as_operand(g)
+    g = g if isinstance(g, Tensor) else tensor(g, dtype=y.dtype, device=y.device)
+    if g.shape != y.shape:
+        raise ValueError(f"a gradient of shape {g.shape} was given for a tensor of shape {y.shape}")
+    return g
+
+
+def checkpoint(function, *inputs):
+    """function(*inputs), which keeps nothing of its inside: backward computes it a second time.
+
+    Memory for time (Chen et al. 2016, arXiv:1604.06174). Tensors that the function captures get
+    their gradients too if they are leaves; others must be given as inputs. Random numbers of
+    minideep (dropout) are the same both times.
+    """
+    from minideep import random
+    state = random.get_state()
+    with no_grad():
+        y = function(*inputs)
+    out = Tensor(y.data)
+    if _mode.grad:  # whether the function captures parameters shows only when it runs again
+        out.requires_grad = True
+        out.node = Node(_Recompute(function, state), inputs, {}, y.data)
+    return out
+
+
+class _Recompute(Op):
+    def __init__(self, function, random_state):
+        self.function, self.random_state, self.name = function, random_state, "checkpoint"
+        self.inputs, self.variadic, self.defaults, self.elementwise = [], "inputs", {}, False
+
+    def saves(self, inputs):
+        return {"inputs"}, [type(x) is Tensor and x.requires_grad for x in inputs]
+
+    def pull(self, node, g):
+        from minideep import random
+        before = random.get_state()
+        random.set_state(self.random_state)
+        gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
+        random.set_state(before)
+        pairs = zip(node.edges, gradients)
+        return [(edge, gx) for edge, gx in pairs if gx is not None] + list(captured.items())
+
+
+def vjp_by_recomputing(function, inputs, g):
+    """Gradients of function(*inputs), run again op by op: one for each input (None where it needs
+    none), and {leaf: gradient} for leaves that the function captures.
+
+    For checkpoints, and for fused ops, whose composite form gives them their second derivatives.
+    """
+    create_graph = _mode.grad
+    with enable_grad():
+        inner = [ops.identity(x) if type(x) is Tensor and x.requires_grad else x for x in inputs]
+        y = function(*inner)
+    nodes = [x.node if type(x) is Tensor else None for x in inner]
+    if not y.requires_grad:
+        return [None] * len(inner), {}
+    watch = [node for node in nodes if node is not None]
+    found = run_backward([(y, g)], create_graph, watch=watch, stop=True)
+    return [found.pop(node, None) for node in nodes], found
+
+
+def _as_list(x):
+    return [x] if isinstance(x, Tensor) else list(x)
+
+
+# ----------------------------------------------------------------------------------- safety checks
+
+
+def _check_finite(array, what, where, inputs=()):
+    xp = backend.array_module(array)
+    if array.dtype.kind not in "fc" or bool(xp.isfinite(array).all()):
+        return
+    for name, x in inputs:
+        if hasattr(x, "dtype") and x.dtype.kind in "fc" and not bool(xp.isfinite(x).all()):
+            what = f"{what}, whose input {name} was already not finite"
+            break
+    kind = "NaN" if bool(xp.isnan(array).any()) else "infinity"
+    raise FloatingPointError(f"{kind} in {what}, made at {where}")
+
+
+def _user_line():
+    """file:line of the innermost frame outside this package."""
+    here, frame = os.path.dirname(__file__) + os.sep, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(here):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _arrays(saved):
+    for value in saved.values():
+        for x in value if isinstance(value, tuple) else (value,):
+            if hasattr(_data(x), "dtype"):  # not a scalar, not None
+                yield x
+
+
+def _data(x):
+    return x.data if type(x) is Tensor else x
+
+
+def _fingerprint(x):
+    """A number that changes when the array does: of every element up to 64k of them (all under
+    detect_anomaly), of an even sample beyond. None on a GPU, where it would stop the queue."""
+    a = _data(x)
+    if type(a) is not np.ndarray:
+        return None
+    if a.size > 65536 and not _mode.anomaly:
+        flat = a.reshape(-1) if a.flags.c_contiguous else a
+        a = flat[tuple(slice(None, None, max(1, n // (509 if flat.ndim == 1 else 4)))
+                       for n in flat.shape)]
+    if a.size <= 256 or a.dtype.itemsize not in (4, 8):
+        return hash(a.tobytes())
+    a = a if a.flags.c_contiguous else np.ascontiguousarray(a)
+    return int(np.add.reduce(a.reshape(-1).view(f"u{a.dtype.itemsize}")))
+
+
+def _call_hooks(edge, g):
+    for hook in list((edge.hooks or {}).values()):
+        changed = hook(g)
+        g = g if changed is None else changed
+    return g
+
+
+from minideep.tensor import Tensor, tensor  # noqa: E402  (a tensor is made by ops, an op makes tensors)
+from minideep import ops  # noqa: E402

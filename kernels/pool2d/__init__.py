@@ -1,0 +1,98 @@
+"""Pooling: the largest, or the mean, of the pixels under a window that slides over the image.
+
+Layout (N, H, W, C); each channel on its own. size: an integer or a pair; stride: the same, by
+default the size, so that windows touch; padding as in `kernels.window`. The padding never counts:
+it is -inf to the maximum and absent from the mean (as Keras's "same", and PyTorch's
+count_include_pad=False). So every window must hold at least one pixel: padding >= size is an error.
+
+Where the maximum is reached more than once, the first pixel in row-major order of the window is
+the one that counts. A NaN is larger than everything.
+"""
+
+from kernels.backend import is_array
+from kernels.ladder import ladder
+from kernels.window import pair, window
+
+
+@ladder
+def max_pool2d(x, size, stride=None, padding=0):
+    """Largest value under the window: x (N, H, W, C) -> (N, OH, OW, C)."""
+    _check_image("x", x)
+    return x, *_geometry(x.shape, size, stride, padding)[:3]
+
+
+@ladder
+def max_pool2d_grad(g, x, size, stride=None, padding=0):
+    """Gradient of Σ g·max_pool2d(x): g (N, OH, OW, C) goes to the pixels that were the largest.
+
+    Returns an array of x's shape. Linear in g; its adjoint is `max_pool2d_pick`.
+    """
+    _check_image("g", g)
+    _check_image("x", x)
+    *geometry, y_shape = _geometry(x.shape, size, stride, padding)
+    _check_shape("g", g, y_shape)
+    return g, x, *geometry
+
+
+@ladder
+def max_pool2d_pick(u, x, size, stride=None, padding=0):
+    """Values of u (N, H, W, C) at the pixels where x is largest: returns (N, OH, OW, C)."""
+    _check_image("u", u)
+    _check_image("x", x)
+    _check_shape("u", u, x.shape)
+    return u, x, *_geometry(x.shape, size, stride, padding)[:3]
+
+
+@ladder
+def avg_pool2d(x, size, stride=None, padding=0):
+    """Mean of the pixels under the window: x (N, H, W, C) -> (N, OH, OW, C)."""
+    _check_image("x", x)
+    return x, *_geometry(x.shape, size, stride, padding)[:3]
+
+
+@ladder
+def avg_pool2d_grad(g, x_shape, size, stride=None, padding=0):
+    """Gradient of Σ g·avg_pool2d(x) with respect to x: returns an array of shape x_shape."""
+    _check_image("g", g)
+    x_shape = tuple(int(n) for n in x_shape)
+    *geometry, y_shape = _geometry(x_shape, size, stride, padding)
+    _check_shape("g", g, y_shape)
+    return g, x_shape, *geometry
+
+
+def output_shape(x_shape, size, stride=None, padding=0):
+    """Shape (N, OH, OW, C) of the pooled image, by the same rules and with the same errors."""
+    return _geometry(tuple(x_shape), size, stride, padding)[-1]
+
+
+def _geometry(x_shape, size, stride, padding):
+    """(size, stride, padding, y_shape) in normal form, or a ValueError."""
+    n, h, w, c = x_shape
+    size = pair(size, "size")
+    stride, padding, _, (oh, ow) = window((h, w), size, size if stride is None else stride, padding)
+    if any(max(sides) >= length for sides, length in zip(padding, size)):
+        raise ValueError(
+            f"padding {padding} must be smaller than the window of {size[0]} x {size[1]}, "
+            "or a window would hold padding only"
+        )
+    return size, stride, padding, (n, oh, ow, c)
+
+
+def _check_image(name, array):
+    if not is_array(array):
+        raise TypeError(
+            f"{name} must be an array, got {type(array).__name__}; numpy.asarray makes it one"
+        )
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floating point numbers, got {array.dtype}")
+    if array.ndim != 4:
+        raise ValueError(f"{name} must have 4 axes (N, H, W, C), got shape {array.shape}")
+
+
+def _check_shape(name, array, shape):
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+# The rungs, from the formula upward.
+from kernels.pool2d import formula, array  # noqa: E402, F401, I001

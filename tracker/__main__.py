@@ -1,0 +1,151 @@
+"""python -m tracker demo | track | train | evaluate"""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+# Everything heavy is imported inside the commands: --help has to be quick.
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Track an object in a video, train the tracker, measure it.")
+
+Json = Annotated[Optional[Path], typer.Option(
+    "--json", metavar="FILE", help="Write the results to this JSON file too.")]
+Name = Annotated[Optional[str], typer.Option(
+    "--tracker", metavar="NAME",
+    help="recurrent (the default), first, velocity, or OpenCV's MIL, KCF, CSRT.")]
+Device = Annotated[str, typer.Option(
+    metavar="cpu|cuda", help="Where the tracker computes.")]
+Show = Annotated[bool, typer.Option(
+    "--show", help="Show the frames in a window while tracking (close it to stop).")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(
+        "demo-output"),
+    tracker: Name = None,
+    show: Show = False,
+    device: Device = "cpu",
+    json: Json = None,
+):
+    """Track an object in the two videos that come with the package.
+
+    Writes an annotated video that a browser plays, a contact sheet, the boxes and a summary for
+    each; prints speed and accuracy against boxes noted by hand.
+    """
+    with _user_errors():
+        from tracker.demo import demo as run
+        with _device(device):
+            run(output, tracker, show, device, json)
+
+
+@app.command()
+def track(
+    source: Annotated[str, typer.Argument(
+        metavar="VIDEO|FOLDER|CAMERA",
+        help="A video file, a folder of images, or a camera's number (0 is the first).")],
+    box: Annotated[Optional[str], typer.Option(
+        metavar="x,y,w,h", help="The target in the first frame, in pixels, x and y the top-left "
+        "corner, from 0. Without it you drag a box with the mouse.")] = None,
+    tracker: Name = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(
+        "track-output"),
+    show: Show = False,
+    device: Device = "cpu",
+    json: Json = None,
+):
+    """Track an object in your own video, images or camera.
+
+    Writes an annotated video that a browser plays, a contact sheet, the boxes (one x,y,w,h a line)
+    and a summary. Ctrl-C ends a camera's recording and keeps what was recorded.
+    """
+    with _user_errors():
+        from rich.console import Console
+
+        import tracker as package
+        from tracker.demo import print_files, results_table
+        from tracker.track import track as run
+        from tracker.track import write_json
+        from tracker.video import FrameSource
+        from tracker.window import Window
+
+        given = None if box is None else _parse_box(box)
+        name = package.DEFAULT if tracker is None else tracker
+        with _device(device), FrameSource(source) as frames:
+            follower = package.load(name)
+            if given is None:
+                given = Window("choose the target").choose_box(frames.first)
+            window = Window(f"{frames.name}, {name}") if show else None
+            summary = run(frames, follower, given, output, name=name, device=device,
+                          window=window)
+        if window is not None:
+            window.close()
+        console = Console()
+        console.print(results_table({Path(frames.name).name: summary}, f"{name} on {device}"))
+        print_files(summary, console)
+        if json:
+            write_json(summary, json)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(
+        metavar="DATA", help="A folder of sequences: NAME/groundtruth_rect.txt (a box x,y,w,h a "
+        "line) with images in NAME/img/, or NAME.mp4 with NAME.txt.")],
+    trackers: Annotated[Optional[str], typer.Option(
+        metavar="A,B", help="Only these trackers; the baselines always join.")] = None,
+    jobs: Annotated[int, typer.Option(
+        min=1, metavar="N", help="Processes that share the work, each on one thread.")] = 1,
+    max_frames: Annotated[Optional[int], typer.Option(
+        min=1, metavar="N", help="Judge only the first N frames of each sequence.")] = None,
+    absent: Annotated[str, typer.Option(
+        metavar="lasot|otb", help="Frames without the target: left out (lasot) or counted as "
+        "failures (otb).")] = "lasot",
+    json: Json = None,
+):
+    """Measure trackers on annotated sequences, beside two baselines and OpenCV's trackers."""
+    with _user_errors():
+        from tracker.evaluate import evaluate_command
+        evaluate_command(data, trackers, jobs, json, max_frames, absent)
+
+
+def _parse_box(text):
+    """'x,y,w,h' -> four floats."""
+    try:
+        box = tuple(float(word) for word in text.replace(",", " ").split())
+    except ValueError:
+        box = ()
+    if len(box) != 4:
+        raise ValueError("--box takes four numbers x,y,w,h in pixels, for example "
+                         f"--box 310,120,107,261, not {text!r}")
+    return box
+
+
+@contextmanager
+def _device(name):
+    """Compute on this device."""
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"--device is cpu or cuda, not {name!r}")
+    if name == "cpu":
+        yield
+        return
+    import minideep
+    with minideep.device(name):
+        yield
+
+
+@contextmanager
+def _user_errors():
+    """What the user can mend is one line and exit code 2, not a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m tracker")

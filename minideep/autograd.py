@@ -20,59 +20,15 @@ run: every node once, in topological order, with no recursion (a node reached by
 contributions before it passes anything on: in b = a + a; c = b * b the order is what makes it right).
 """
 
-import contextlib
 import inspect
-import os
-import sys
-import threading
 
 import numpy as np
 
 from kernels import backend
+from minideep.checks import check_finite, fingerprint, user_line
+from minideep.mode import mode, set_mode
 
-__all__ = ["checkpoint", "detect_anomaly", "enable_grad", "grad", "grad_enabled", "no_grad", "op"]
-
-
-class _Mode(threading.local):
-    grad = True      # are ops recorded?
-    anomaly = False  # is every result checked for NaN and infinity?
-
-
-_mode = _Mode()
-
-
-@contextlib.contextmanager
-def _set_mode(**values):
-    old = {name: getattr(_mode, name) for name in values}
-    _mode.__dict__.update(values)
-    try:
-        yield
-    finally:
-        _mode.__dict__.update(old)
-
-
-def no_grad():
-    """Context manager and decorator: ops inside are not recorded."""
-    return _set_mode(grad=False)
-
-
-def enable_grad():
-    """Context manager and decorator: ops inside are recorded, also within `no_grad`."""
-    return _set_mode(grad=True)
-
-
-def detect_anomaly():
-    """Context manager: name the op and the source line that made the first NaN or infinity,
-    forward or backward (FloatingPointError), and check saved arrays in full. Slow; for debugging."""
-    return _set_mode(anomaly=True)
-
-
-def grad_enabled():
-    """True where ops are recorded: outside `no_grad`, and in a vjp under create_graph=True."""
-    return _mode.grad
-
-
-# --------------------------------------------------------------------------------- ops and nodes
+__all__ = ["Node", "Op", "grad", "op", "run_backward"]
 
 
 class Op:
@@ -111,10 +67,10 @@ class Op:
         if self.defaults:
             attrs = {**self.defaults, **attrs}
         y = _keep_single_precision(self.forward(*arrays, **attrs), arrays)
-        if _mode.anomaly:
-            _check_finite(y, f"the output of {self.name}", _user_line(), zip(self.inputs, arrays))
+        if mode.anomaly:
+            check_finite(y, f"the output of {self.name}", user_line(), zip(self.inputs, arrays))
         out = Tensor(y)
-        if _mode.grad and any(type(x) is Tensor and x.requires_grad for x in inputs):
+        if mode.grad and any(type(x) is Tensor and x.requires_grad for x in inputs):
             out.requires_grad, out.node = True, Node(self, inputs, attrs, y)
         return out
 
@@ -171,16 +127,17 @@ class Node:
         self.saved = {name: by_name[name] for name in names if name in by_name}
         if "y" in names:
             self.saved["y"] = y  # the array: a tensor would point back at this node
-        self.prints = [(t, _fingerprint(t)) for t in _arrays(self.saved)]
-        self.where = _user_line() if _mode.anomaly else None
+        flat = [x for v in self.saved.values() for x in (v if type(v) is tuple else (v,))]
+        self.prints = [(x, fingerprint(_data(x), mode.anomaly)) for x in flat]
+        self.where = user_line() if mode.anomaly else None
 
     def values(self):
         """What the vjps may ask for; refuses arrays that were changed since they were saved."""
-        for array, before in self.prints:
-            if before is not None and _fingerprint(array) != before:
+        for x, before in self.prints:
+            if before is not None and fingerprint(_data(x), self.where is not None) != before:
                 raise RuntimeError(
                     f"an array that {self.op.name} saved for its gradient was changed in place "
-                    f"(shape {_data(array).shape}): its gradient would be silently wrong. Write "
+                    f"(shape {_data(x).shape}): its gradient would be silently wrong. Write "
                     "x = x + 1 instead of x.data += 1, or change the data after backward()")
         values = dict(self.saved)
         if "y" in values:
@@ -201,6 +158,10 @@ def _asks_for(function):
 
 def _edge(x):
     return x if x.node is None else x.node
+
+
+def _data(x):
+    return x.data if type(x) is Tensor else x
 
 
 def _as_operand(x):
@@ -269,7 +230,7 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             if not consumers[edge]:
                 ready.append(edge)
 
-    with _set_mode(grad=create_graph):
+    with set_mode(grad=create_graph):
         for tensor, g in roots:
             arrive(_edge(tensor), g)
         while ready:
@@ -280,8 +241,8 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
                 if stop:
                     continue
             for edge, gx in node.op.pull(node, g):
-                if _mode.anomaly:
-                    _check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
+                if mode.anomaly:
+                    check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
                 arrive(edge, gx)
             if not (retain_graph or create_graph):
                 node.edges, node.saved, node.prints = None, {}, []
@@ -336,112 +297,8 @@ def seed_gradient(y, g):
     return g
 
 
-def checkpoint(function, *inputs):
-    """function(*inputs), which keeps nothing of its inside: backward computes it a second time.
-
-    Memory for time (Chen et al. 2016, arXiv:1604.06174). Tensors that the function captures get
-    their gradients too if they are leaves; others must be given as inputs. Random numbers of
-    minideep (dropout) are the same both times.
-    """
-    from minideep import random
-    state = random.get_state()
-    with no_grad():
-        y = function(*inputs)
-    out = Tensor(y.data)
-    if _mode.grad:  # whether the function captures parameters shows only when it runs again
-        out.requires_grad = True
-        out.node = Node(_Recompute(function, state), inputs, {}, y.data)
-    return out
-
-
-class _Recompute(Op):
-    def __init__(self, function, random_state):
-        self.function, self.random_state, self.name = function, random_state, "checkpoint"
-        self.inputs, self.variadic, self.defaults, self.elementwise = [], "inputs", {}, False
-
-    def saves(self, inputs):
-        return {"inputs"}, [type(x) is Tensor and x.requires_grad for x in inputs]
-
-    def pull(self, node, g):
-        from minideep import random
-        before = random.get_state()
-        random.set_state(self.random_state)
-        gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
-        random.set_state(before)
-        pairs = zip(node.edges, gradients)
-        return [(edge, gx) for edge, gx in pairs if gx is not None] + list(captured.items())
-
-
-def vjp_by_recomputing(function, inputs, g):
-    """Gradients of function(*inputs), run again op by op: one for each input (None where it needs
-    none), and {leaf: gradient} for leaves that the function captures.
-
-    For checkpoints, and for fused ops, whose composite form gives them their second derivatives.
-    """
-    create_graph = _mode.grad
-    with enable_grad():
-        inner = [ops.identity(x) if type(x) is Tensor and x.requires_grad else x for x in inputs]
-        y = function(*inner)
-    nodes = [x.node if type(x) is Tensor else None for x in inner]
-    if not y.requires_grad:
-        return [None] * len(inner), {}
-    watch = [node for node in nodes if node is not None]
-    found = run_backward([(y, g)], create_graph, watch=watch, stop=True)
-    return [found.pop(node, None) for node in nodes], found
-
-
 def _as_list(x):
     return [x] if isinstance(x, Tensor) else list(x)
-
-
-# ----------------------------------------------------------------------------------- safety checks
-
-
-def _check_finite(array, what, where, inputs=()):
-    xp = backend.array_module(array)
-    if array.dtype.kind not in "fc" or bool(xp.isfinite(array).all()):
-        return
-    for name, x in inputs:
-        if hasattr(x, "dtype") and x.dtype.kind in "fc" and not bool(xp.isfinite(x).all()):
-            what = f"{what}, whose input {name} was already not finite"
-            break
-    kind = "NaN" if bool(xp.isnan(array).any()) else "infinity"
-    raise FloatingPointError(f"{kind} in {what}, made at {where}")
-
-
-def _user_line():
-    """file:line of the innermost frame outside this package."""
-    here, frame = os.path.dirname(__file__) + os.sep, sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(here):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _arrays(saved):
-    for value in saved.values():
-        for x in value if isinstance(value, tuple) else (value,):
-            if hasattr(_data(x), "dtype"):  # not a scalar, not None
-                yield x
-
-
-def _data(x):
-    return x.data if type(x) is Tensor else x
-
-
-def _fingerprint(x):
-    """A number that changes when the array does: of every element up to 64k of them (all under
-    detect_anomaly), of an even sample beyond. None on a GPU, where it would stop the queue."""
-    a = _data(x)
-    if type(a) is not np.ndarray:
-        return None
-    if a.size > 65536 and not _mode.anomaly:
-        flat = a.reshape(-1) if a.flags.c_contiguous else a
-        a = flat[tuple(slice(None, None, max(1, n // (509 if flat.ndim == 1 else 4)))
-                       for n in flat.shape)]
-    if a.size <= 256 or a.dtype.itemsize not in (4, 8):
-        return hash(a.tobytes())
-    a = a if a.flags.c_contiguous else np.ascontiguousarray(a)
-    return int(np.add.reduce(a.reshape(-1).view(f"u{a.dtype.itemsize}")))
 
 
 def _call_hooks(edge, g):

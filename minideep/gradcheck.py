@@ -7,7 +7,8 @@ the function x -> <grad f(x), v>.
 
 import numpy as np
 
-from minideep.autograd import enable_grad, grad
+from minideep.autograd import grad
+from minideep.mode import enable_grad
 from minideep.tensor import Tensor
 
 __all__ = ["GradientError", "gradcheck"]

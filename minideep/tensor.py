@@ -87,9 +87,6 @@ class Tensor:
         """The value of a tensor of one element, as a Python number."""
         return self.data.item()
 
-    def tolist(self):
-        return self.data.tolist()
-
     def __array__(self, dtype=None, copy=None):
         if self.requires_grad:
             raise TypeError("NumPy would lose this tensor's graph; use a function of minideep.ops, "
@@ -112,19 +109,13 @@ class Tensor:
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
-    def __bool__(self):
-        return bool(self.data)
-
-    def __float__(self):
-        return float(self.data)
-
-    def __int__(self):
-        return int(self.data)
+    def __bool__(self): return bool(self.data)
+    def __float__(self): return float(self.data)
+    def __int__(self): return int(self.data)
 
     def __setitem__(self, index, value):
-        raise TypeError("tensors do not change in place: a graph may need their old values. Build a "
-                        "new one with ops.where, ops.scatter or ops.concatenate, or write to "
-                        "t.data[...] outside any graph")
+        raise TypeError("tensors do not change in place: a graph may need their old values. Make a "
+                        "new one (ops.where, ops.scatter), or write to t.data outside any graph")
 
     # ------------------------------------------------------------------------------------ arithmetic
 

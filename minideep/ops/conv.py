@@ -7,11 +7,13 @@ any order, and the transposed convolution is one of the three. Pooling closes in
 import kernels
 from kernels.backend import array_module as module
 from kernels.window import pair
-from minideep.autograd import grad_enabled, op, vjp_by_recomputing
+from minideep.autograd import op
+from minideep.mode import grad_enabled
 from minideep.ops.elementwise import add
 from minideep.ops.linear import einsum
 from minideep.ops.reduce import max, mean
 from minideep.ops.shape import getitem
+from minideep.recompute import vjp_by_recomputing
 from minideep.tensor import Tensor
 
 __all__ = """avg_pool2d conv2d conv2d_transpose crop global_avg_pool2d global_max_pool2d max_pool2d

@@ -8,10 +8,12 @@ where it is False, the state is carried over unchanged.
 
 import kernels
 from kernels.backend import array_module as module
-from minideep.autograd import grad_enabled, op, vjp_by_recomputing
+from minideep.autograd import op
+from minideep.mode import grad_enabled
 from minideep.ops.elementwise import sigmoid, sqrt, tanh, where
 from minideep.ops.reduce import sum
 from minideep.ops.shape import split, stack
+from minideep.recompute import vjp_by_recomputing
 from minideep.tensor import Tensor
 
 __all__ = "gradient_gate gru lstm rnn".split()

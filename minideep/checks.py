@@ -1,0 +1,47 @@
+"""Checks on the arrays of a graph: finite numbers, no change in place, and who made them."""
+
+import os
+import sys
+
+import numpy as np
+
+from kernels import backend
+
+
+def check_finite(array, what, where, inputs=()):
+    """FloatingPointError if `array` holds a NaN or infinity; names the first of `inputs`, pairs of
+    (name, array), that already did."""
+    if _is_finite(array):
+        return
+    kind = "NaN" if bool(backend.array_module(array).isnan(array).any()) else "infinity"
+    already = next((f", whose input {name} was already not finite"
+                    for name, x in inputs if not _is_finite(x)), "")
+    raise FloatingPointError(f"{kind} in {what}{already}, made at {where}")
+
+
+def _is_finite(x):
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    return kind not in ("f", "c") or bool(backend.array_module(x).isfinite(x).all())
+
+
+def user_line():
+    """file:line of the innermost frame outside this package."""
+    here, frame = os.path.dirname(__file__) + os.sep, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(here):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def fingerprint(array, full=False):
+    """A number that changes when the array does: of every element up to 64k of them, of an even
+    sample beyond unless `full`. None for an array on a GPU, where it would stop the queue."""
+    if type(array) is not np.ndarray:
+        return None
+    if array.size > 65536 and not full:
+        flat = array.reshape(-1) if array.flags.c_contiguous else array
+        samples = 509 if flat.ndim == 1 else 4  # along each axis, about
+        array = flat[tuple(slice(None, None, max(1, n // samples)) for n in flat.shape)]
+    if array.size <= 256 or array.dtype.itemsize not in (4, 8):
+        return hash(array.tobytes())
+    words = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
+    return int(np.add.reduce(words))

@@ -1,0 +1,60 @@
+"""Computing a second time instead of remembering: checkpoints, and second derivatives of fused ops."""
+
+from minideep import ops, random
+from minideep.autograd import Node, Op, run_backward
+from minideep.mode import enable_grad, grad_enabled, no_grad
+from minideep.tensor import Tensor
+
+__all__ = ["checkpoint", "vjp_by_recomputing"]
+
+
+def checkpoint(function, *inputs):
+    """function(*inputs), which keeps nothing of its inside: backward computes it a second time.
+
+    Memory for time (Chen et al. 2016, arXiv:1604.06174). Tensors that the function captures get
+    their gradients too if they are leaves; others must be given as inputs. Random numbers of
+    minideep (dropout) are the same both times.
+    """
+    state = random.get_state()
+    with no_grad():
+        y = function(*inputs)
+    out = Tensor(y.data)
+    if grad_enabled():  # whether the function captures parameters shows only when it runs again
+        out.requires_grad = True
+        out.node = Node(_Recompute(function, state), inputs, {}, y.data)
+    return out
+
+
+class _Recompute(Op):
+    def __init__(self, function, random_state):
+        self.function, self.random_state, self.name = function, random_state, "checkpoint"
+        self.inputs, self.variadic, self.defaults, self.elementwise = [], "inputs", {}, False
+
+    def saves(self, inputs):
+        return {"inputs"}, [type(x) is Tensor and x.requires_grad for x in inputs]
+
+    def pull(self, node, g):
+        before = random.get_state()
+        random.set_state(self.random_state)
+        gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
+        random.set_state(before)
+        pairs = zip(node.edges, gradients)
+        return [(edge, gx) for edge, gx in pairs if gx is not None] + list(captured.items())
+
+
+def vjp_by_recomputing(function, inputs, g):
+    """Gradients of function(*inputs), run again op by op: one for each input (None where it needs
+    none), and {leaf: gradient} for leaves that the function captures.
+
+    For checkpoints, and for fused ops, whose composite form gives them their second derivatives.
+    """
+    create_graph = grad_enabled()
+    with enable_grad():
+        inner = [ops.identity(x) if type(x) is Tensor and x.requires_grad else x for x in inputs]
+        y = function(*inner)
+    nodes = [x.node if type(x) is Tensor else None for x in inner]
+    if not y.requires_grad:
+        return [None] * len(inner), {}
+    watch = [node for node in nodes if node is not None]
+    found = run_backward([(y, g)], create_graph, watch=watch, stop=True)
+    return [found.pop(node, None) for node in nodes], found

@@ -41,7 +41,8 @@ class OpenCVTracker:
     """One of OpenCV's trackers: "MIL" (Babenko 2009), "KCF" (Henriques 2015), "CSRT" (Lukezic 2017).
 
     OpenCV wants integer boxes and returns integers: boxes are rounded, and at least 2 pixels wide
-    and high. A frame on which it reports failure gives the last good box with lost=True.
+    and high. A frame on which it reports failure gives the last good box with lost=True. MIL
+    draws its features at random and cannot be seeded: its scores differ from run to run.
     """
 
     def __init__(self, name):

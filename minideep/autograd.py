@@ -15,9 +15,9 @@ for inputs that need a gradient. Vjps are written in ops, so the way back can be
 
 Calling an op on tensors leaves a `Node`: the op, edges to where its inputs came from, what was
 saved. References point backwards only, so a graph dies with its last tensor, without the garbage
-collector. `backward` counts the consumers of each node, then runs a node when its last consumer has
-run: every node once, in topological order, with no recursion (a node reached by two paths needs both
-contributions before it passes anything on: in b = a + a; c = b * b the order is what makes it right).
+collector. `backward` counts the consumers of each node and runs a node when the last of them has
+run: each once, in topological order, with no recursion. (In b = a + a; c = b * b it is the order that
+makes it right: b needs both contributions before it passes anything on.)
 """
 
 import inspect
@@ -59,14 +59,18 @@ class Op:
         return function
 
     def __call__(self, *inputs, **attrs):
-        if len(inputs) > len(self.inputs) and not self.variadic:  # options given by position
-            attrs.update(zip(self.keywords, inputs[len(self.inputs):]))
-            inputs = inputs[:len(self.inputs)]
+        n = len(self.inputs)
+        if len(inputs) > n and not self.variadic:  # options given by position
+            if len(inputs) > n + len(self.keywords):
+                raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; got {len(inputs)}")
+            attrs.update(zip(self.keywords, inputs[n:]))
+            inputs = inputs[:n]
         inputs = [x if type(x) is Tensor or x is None else _as_operand(x) for x in inputs]
         arrays = [x.data if type(x) is Tensor else x for x in inputs]
         if self.defaults:
             attrs = {**self.defaults, **attrs}
-        y = _keep_single_precision(self.forward(*arrays, **attrs), arrays)
+        y = self.forward(*arrays, **attrs)
+        y = y if "dtype" in attrs else _keep_single_precision(y, arrays)
         if mode.anomaly:
             check_finite(y, f"the output of {self.name}", user_line(), zip(self.inputs, arrays))
         out = Tensor(y)

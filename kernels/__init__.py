@@ -5,13 +5,38 @@ Knows nothing of gradients, layers or boxes. See `kernels.ladder` for how a rung
 """
 
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from kernels.crop import crop, crop_box_grad, crop_image_grad
+from kernels.gru import gru, gru_grad
 from kernels.ladder import explain, ladders, use
+from kernels.lstm import lstm, lstm_grad
+from kernels.pool2d import (
+    avg_pool2d,
+    avg_pool2d_grad,
+    max_pool2d,
+    max_pool2d_grad,
+    max_pool2d_pick,
+)
+from kernels.rnn import rnn, rnn_grad
 
 __all__ = [
+    "avg_pool2d",
+    "avg_pool2d_grad",
     "conv2d",
     "conv2d_input_grad",
     "conv2d_weight_grad",
+    "crop",
+    "crop_box_grad",
+    "crop_image_grad",
     "explain",
+    "gru",
+    "gru_grad",
     "ladders",
+    "lstm",
+    "lstm_grad",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "max_pool2d_pick",
+    "rnn",
+    "rnn_grad",
     "use",
 ]

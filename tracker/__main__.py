@@ -1,6 +1,6 @@
 """python -m tracker demo | track | train | evaluate"""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -38,7 +38,7 @@ def demo(
     """
     with _user_errors():
         from tracker.demo import demo as run
-        with _device(device):
+        with _device(device, tracker):
             run(output, tracker, show, device, json)
 
 
@@ -74,7 +74,7 @@ def track(
 
         given = None if box is None else _parse_box(box)
         name = package.DEFAULT if tracker is None else tracker
-        with _device(device), FrameSource(source) as frames:
+        with _device(device, name), FrameSource(source) as frames:
             follower = package.load(name)
             if given is None:
                 given = Window("choose the target").choose_box(frames.first)
@@ -125,15 +125,21 @@ def _parse_box(text):
 
 
 @contextmanager
-def _device(name):
-    """Compute on this device."""
+def _device(name, tracker):
+    """Make the tracker compute on this device."""
     if name not in ("cpu", "cuda"):
         raise ValueError(f"--device is cpu or cuda, not {name!r}")
     if name == "cpu":
         yield
         return
+    if tracker in ("first", "velocity", "MIL", "KCF", "CSRT"):
+        raise ValueError(f"--device cuda: the tracker {tracker} computes on the cpu only")
     import minideep
-    with minideep.device(name):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(minideep.device(name))
+        except RuntimeError as error:       # no GPU, no CuPy: it says what is missing
+            raise OSError(str(error)) from error
         yield
 
 

@@ -15,7 +15,7 @@ from tracker.opencv import import_cv2
 
 FOUND = (80, 220, 60)       # BGR: green
 LOST = (50, 50, 255)        # red
-TRUTH = (255, 255, 255)     # white, dashed
+TRUTH = (255, 255, 255)     # white, with black dashes between
 TRAIL = (0, 200, 255)       # amber
 
 
@@ -45,8 +45,7 @@ def annotate(frame, state, number, truth=None, trail=(), scale=1):
     if np.isfinite(state.box).all():
         box = np.array(state.box) * scale
         low, high = _pixels(box[:2]), _pixels(box[:2] + box[2:])
-        cv2.rectangle(image, low.tolist(), high.tolist(), (0, 0, 0), thick + 2, cv2.LINE_AA)
-        cv2.rectangle(image, low.tolist(), high.tolist(), colour, thick, cv2.LINE_AA)
+        cv2.rectangle(image, low.tolist(), high.tolist(), colour, thick)
         label = "LOST" if state.lost else f"{state.confidence:.2f}"
         _label(image, label, low[0], low[1], colour, above=True)
     elif state.lost:
@@ -62,7 +61,7 @@ class ContactSheet:
     doubles. At the end `tiles` of them are chosen.
     """
 
-    def __init__(self, tiles=12, columns=4, width=426):
+    def __init__(self, tiles=12, columns=4, width=360):
         self.tiles, self.columns, self.width = tiles, columns, width
         self._kept, self._step = [], 1      # [(number, image)]
 
@@ -109,17 +108,16 @@ def _label(image, text, x, y, colour, above=False):
                 thick, cv2.LINE_AA)
 
 
-def _dashed(image, box, thick, dash=8):
-    """A dashed rectangle, white on black so that it shows on any ground."""
+def _dashed(image, box, thick, dash=6):
+    """A rectangle of white and black dashes, which shows on any ground."""
     cv2 = import_cv2()
     x, y, w, h = box
     corners = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)])
     for start, end in pairwise(corners):
-        pieces = max(int(np.hypot(*(end - start)) / dash), 1)
-        stops = _pixels(np.linspace(start, end, 2 * (pieces // 2) + 2)).tolist()
-        for a, b in zip(stops[::2], stops[1::2]):
-            cv2.line(image, a, b, (0, 0, 0), thick + 2)
-            cv2.line(image, a, b, TRUTH, thick)
+        dashes = max(round(np.hypot(*(end - start)) / dash / 2), 1)
+        stops = _pixels(np.linspace(start, end, 2 * dashes + 1)).tolist()
+        for i, (a, b) in enumerate(pairwise(stops)):
+            cv2.line(image, a, b, (0, 0, 0) if i % 2 else TRUTH, thick)
 
 
 def _pixels(points):

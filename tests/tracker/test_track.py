@@ -1,0 +1,160 @@
+"""The tracking loop: what it writes is what the tracker said."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tracker import State, load
+from tracker.metrics import one_pass
+from tracker.sequences import read_boxes
+from tracker.track import boxes_text, track
+from tracker.video import FrameSource, VideoWriter
+
+cv2 = pytest.importorskip("cv2")
+BOX = (10, 20, 12.5, 8)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """12 frames of 64 x 48 in which a bright box moves 2 pixels right a frame."""
+    path = tmp_path / "my clip.webm"
+    with VideoWriter(path, 20, (64, 48)) as out:
+        for i in range(12):
+            frame = np.full((48, 64, 3), 60, np.uint8)
+            frame[20:28, 10 + 2 * i:22 + 2 * i] = 220
+            out.write(frame)
+    return path
+
+
+class Mover:
+    """Moves the box 2 pixels right a frame; says lost in frame 5; fails in frame `fail`."""
+
+    def __init__(self, fail=None):
+        self.fail, self.frames = fail, []
+
+    def init(self, frame, box):
+        self.box, self.frames = box, [frame]
+
+    def update(self, frame):
+        i = len(self.frames)
+        if i == self.fail:
+            raise KeyboardInterrupt
+        self.frames.append(frame)
+        x, y, w, h = self.box
+        return State((x + 2 * i, y, w, h), 0.9, lost=i == 5)
+
+
+def run(path, tracker, folder, **arguments):
+    with FrameSource(path) as source:
+        return track(source, tracker, BOX, folder, name="mover", console=quiet(), **arguments)
+
+
+def quiet():
+    return Console(file=io.StringIO())
+
+
+def test_everything_is_written_and_agrees(video, tmp_path):
+    out = tmp_path / "out"
+    tracker = Mover()
+    summary = run(video, tracker, out)
+    assert sorted(os.listdir(out)) == ["my-clip-boxes.txt", "my-clip-sheet.png",
+                                       "my-clip-tracked.webm", "my-clip.json"]
+    assert summary == json.loads((out / "my-clip.json").read_text())
+    assert summary["frames"] == len(tracker.frames) == len(summary["per_frame"]) == 12
+    assert summary["tracker"] == "mover" and summary["size"] == [64, 48]
+    assert summary["fps"] > 0 and summary["total_seconds"] > summary["init_seconds"]
+    assert summary["auc"] is None and summary["note"] is None
+    assert [f["lost"] for f in summary["per_frame"]] == [i == 5 for i in range(12)]
+    assert summary["per_frame"][0] == {"box": list(BOX), "confidence": 1.0, "lost": False}
+
+    boxes = read_boxes(out / "my-clip-boxes.txt")
+    assert np.allclose(boxes, [(10 + 2 * i, 20, 12.5, 8) for i in range(12)])
+    with FrameSource(out / "my-clip-tracked.webm") as annotated:
+        assert (annotated.fps, annotated.size) == (20, (512, 384))      # enlarged 8 times
+        assert len(list(annotated)) == 12
+    assert cv2.imread(str(out / "my-clip-sheet.png")).shape[1] == 4 * 364
+
+
+def test_the_boxes_file_has_one_box_a_line():
+    assert boxes_text([(1, 2, 3.456, 4), (-0.5, 1e3, 7, 8)]) == (
+        "1.00,2.00,3.46,4.00\n-0.50,1000.00,7.00,8.00\n")
+
+
+def test_only_noted_frames_are_judged(video, tmp_path):
+    notes = np.full((12, 4), np.nan)
+    notes[[0, 4, 8]] = BOX, (18, 20, 12.5, 8), (10, 20, 12.5, 8)    # right, right, 16 pixels off
+    summary = run(video, Mover(), tmp_path / "out", notes=notes)
+    assert summary["noted_frames"] == 3
+    # two perfect boxes (20 of 21 thresholds) and one without overlap
+    assert summary["auc"] == pytest.approx(2 / 3 * 20 / 21)
+    assert summary["precision20"] == 1
+    predicted = [f["box"] for f in summary["per_frame"]]
+    assert summary["auc"] == one_pass(predicted, notes).auc
+
+
+def test_an_interrupted_run_leaves_nothing(video, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(video, Mover(fail=6), out)
+    assert os.listdir(out) == []
+
+
+def test_an_error_while_reading_leaves_nothing(tmp_path):
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for i in range(4):
+        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((48, 64, 3), np.uint8))
+    (folder / "2.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"2\.png"):
+        run(folder, Mover(), out)
+    assert os.listdir(out) == []
+
+
+def test_ctrl_c_ends_a_recording_from_a_camera_and_keeps_it(video, tmp_path):
+    with FrameSource(video) as source:
+        source.camera, source.count, source.name = True, None, "camera 0"
+        summary = track(source, Mover(fail=6), BOX, tmp_path / "out", name="mover",
+                        console=quiet())
+    assert summary["frames"] == 6
+    with FrameSource(tmp_path / "out" / "camera-0-tracked.webm") as annotated:
+        assert len(list(annotated)) == 6
+
+
+def test_closing_the_window_ends_tracking_and_keeps_the_files(video, tmp_path):
+    class ThreeFrames:
+        shown = 0
+
+        def show(self, picture):
+            assert picture.shape == (384, 512, 3)
+            self.shown += 1
+            return self.shown < 3
+
+    summary = run(video, Mover(), tmp_path / "out", window=ThreeFrames())
+    assert summary["frames"] == 3 and summary["note"] is None
+    assert len(read_boxes(tmp_path / "out" / "my-clip-boxes.txt")) == 3
+
+
+@pytest.mark.parametrize("box", [(100, 100, 5, 5), (0, 0, 0, 5), (0, 0, float("nan"), 5)])
+def test_a_bad_box_is_refused_before_anything_is_written(video, tmp_path, box):
+    with FrameSource(video) as source, pytest.raises(ValueError, match="box"):
+        track(source, load("first"), box, tmp_path / "out", name="first", console=quiet())
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_input_is_never_overwritten(video, tmp_path):
+    before = video.read_bytes()
+    run(video, load("first"), video.parent)
+    assert video.read_bytes() == before
+
+
+def test_folders_with_dots_keep_their_name(tmp_path):
+    folder = tmp_path / "v1.2"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "1.png"), np.zeros((48, 64, 3), np.uint8))
+    summary = run(folder, load("first"), tmp_path / "out")
+    assert summary["files"]["boxes"].endswith("v1.2-boxes.txt")
+    assert summary["fps"] is None       # one frame: nothing was timed

@@ -90,4 +90,4 @@ def _check_gradient(g, boxes, x_shape):
 
 
 # The rungs, from the formula upward.
-from kernels.crop import formula, array  # noqa: E402, F401, I001
+from kernels.crop import formula, array, separable  # noqa: E402, F401, I001

@@ -15,7 +15,7 @@ from kernels.ladder import rung
 def array(x, boxes, size):
     xp = array_module(x, boxes)
     dtype = x.dtype if x.dtype.kind == "f" else xp.dtype("float32")
-    (rows, near_v, _), (columns, near_u, _) = _axes(xp, boxes, x.shape, size, dtype)
+    (rows, near_v, _), (columns, near_u, _) = axes(xp, boxes, x.shape, size, dtype)
     y = xp.zeros((boxes.shape[0], *size, x.shape[3]), dtype)
     for a in range(2):
         across = xp.zeros(y.shape, dtype)
@@ -31,7 +31,7 @@ def array(g, boxes, x_shape):  # noqa: F811
     xp = array_module(g, boxes)
     n, oh, ow, c = g.shape
     _, height, width, _ = x_shape
-    (rows, near_v, _), (columns, near_u, _) = _axes(xp, boxes, x_shape, (oh, ow), g.dtype)
+    (rows, near_v, _), (columns, near_u, _) = axes(xp, boxes, x_shape, (oh, ow), g.dtype)
     v = _matrix(xp, rows, near_v, height).transpose(0, 2, 1)  # (N, H, OH)
     u = _matrix(xp, columns, near_u, width)  # (N, OW, W)
     dx = xp.matmul(v, g.reshape(n, oh, ow * c)).reshape(n, height, ow, c)
@@ -47,7 +47,7 @@ def array(g, x, boxes):  # noqa: F811
     xp = array_module(g, x, boxes)
     _, oh, ow, _ = g.shape
     dtype = boxes.dtype
-    (rows, near_v, by_v), (columns, near_u, by_u) = _axes(xp, boxes, x.shape, (oh, ow), dtype)
+    (rows, near_v, by_v), (columns, near_u, by_u) = axes(xp, boxes, x.shape, (oh, ow), dtype)
     dv = xp.zeros((boxes.shape[0], oh), dtype)  # the gradient by each row's v and column's u
     du = xp.zeros((boxes.shape[0], ow), dtype)
     for a in range(2):
@@ -56,16 +56,16 @@ def array(g, x, boxes):  # noqa: F811
             dv += by_v[a] * (slope * near_u[b][:, None, :]).sum(axis=2)
             du += by_u[b] * (slope * near_v[a][:, :, None]).sum(axis=1)
     share_v, share_u = _shares(xp, oh, dtype), _shares(xp, ow, dtype)
-    d_boxes = [du.sum(axis=1), dv.sum(axis=1), (du * share_u).sum(axis=1), (dv * share_v).sum(axis=1)]
-    return xp.stack(d_boxes, axis=1)
+    d_box = du, dv, du * share_u, dv * share_v  # u = x + share·w - 1/2, v likewise
+    return xp.stack([slope.sum(axis=1) for slope in d_box], axis=1)
 
 
-def _axes(xp, boxes, x_shape, size, dtype):
+def axes(xp, boxes, x_shape, size, dtype):
     """For rows and for columns: indices, weights and slopes of both neighbours, (2, N, O) each.
 
     Outside of the image weight and slope are 0, and the index is some pixel inside.
     """
-    axes = []
+    both = []
     for axis, (length, outputs) in enumerate(zip(x_shape[1:3], size)):
         first, extent = boxes[:, 1 - axis, None], boxes[:, 3 - axis, None]
         u = first + extent * _shares(xp, outputs, boxes.dtype) - 0.5  # (N, O)
@@ -76,8 +76,8 @@ def _axes(xp, boxes, x_shape, size, dtype):
         near = xp.stack([left + 1 - u, u - left]) * inside
         sign = xp.asarray([-1, 1], dtype)[:, None, None] * inside
         index = xp.clip(index, 0, length - 1).astype("int64")
-        axes.append((index, near.astype(dtype), sign.astype(dtype)))
-    return axes
+        both.append((index, near.astype(dtype), sign.astype(dtype)))
+    return both
 
 
 def _shares(xp, outputs, dtype):

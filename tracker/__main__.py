@@ -78,13 +78,13 @@ def track(
             follower = package.load(name)
             if given is None:
                 given = Window("choose the target").choose_box(frames.first)
-            window = Window(f"{frames.name}, {name}") if show else None
+            window = Window(f"{frames.stem}, {name}") if show else None
             summary = run(frames, follower, given, output, name=name, device=device,
                           window=window)
         if window is not None:
             window.close()
         console = Console()
-        console.print(results_table({Path(frames.name).name: summary}, f"{name} on {device}"))
+        console.print(results_table({frames.stem: summary}, f"{name} on {device}"))
         print_files(summary, console)
         if json:
             write_json(summary, json)

@@ -33,16 +33,14 @@ def track(source, tracker, box, folder, *, name, device="cpu", notes=None, windo
     written then. After an error there are none.
     """
     check_box(box, source.first)
-    stem = Path(folder) / Path(source.name).name.removesuffix(Path(source.name).suffix).replace(
-        " ", "-")
-    files = {key: Path(f"{stem}{ending}") for key, ending in (
+    files = {key: Path(folder) / f"{source.stem}{ending}" for key, ending in (
         ("video", "-tracked.webm"), ("sheet", "-sheet.png"), ("boxes", "-boxes.txt"),
         ("summary", ".json"))}
     scale, sheet, states, seconds = legible_scale(source.size), ContactSheet(), [], []
     began = time.perf_counter()
     with ExitStack() as stack:
         bar = stack.enter_context(_progress(console))
-        task = bar.add_task(Path(source.name).name, total=source.count, speed="")
+        task = bar.add_task(source.stem, total=source.count, speed="")
         video = stack.enter_context(VideoWriter(
             files["video"], source.fps or DEFAULT_FPS, tuple(n * scale for n in source.size)))
         try:

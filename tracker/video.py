@@ -24,7 +24,8 @@ class FrameSource:
 
     source: a path, or a camera's number (0 is the first one), as an integer or as text.
 
-    name, camera (True or False); first: the first frame; size: (width, height) in pixels; fps:
+    name; stem: the name without folder and ending, for naming files after it; camera: True or
+    False; first: the first frame; size: (width, height) in pixels; fps:
     frames per second and count: how many frames there should be, each None where not known.
     Iterate once: cameras do not rewind.
 
@@ -36,8 +37,11 @@ class FrameSource:
         text = str(source)
         self.camera = isinstance(source, int) or (text.isdigit() and not Path(text).exists())
         self.name = f"camera {text}" if self.camera else text
+        path = Path(text).resolve()
+        self.stem = (f"camera-{text}" if self.camera else path.name if path.is_dir()
+                     else path.stem)
         self.fps = self.count = self._capture = self._images = None
-        self.frames_read = 0
+        self.frames_read, self._exhausted = 0, False
         if self.camera:
             self._capture = self._open(int(text))
         elif not Path(text).exists():
@@ -77,13 +81,14 @@ class FrameSource:
             self.frames_read += 1
             yield frame
             frame = self._read(self.frames_read)
+        self._exhausted = True
 
     def shortfall(self):
-        """Once all is read: a sentence if clearly fewer frames came than announced, or None.
+        """A sentence if the frames ended clearly earlier than announced, otherwise None.
 
         Not an error: in many sound files the announced number is only an estimate.
         """
-        if self.count is None or self.frames_read >= 0.9 * self.count:
+        if not self._exhausted or self.count is None or self.frames_read >= 0.9 * self.count:
             return None
         return (f"{self.name} announces {self.count} frames, only {self.frames_read} could be "
                 "read: it may be damaged or cut short")

@@ -61,9 +61,9 @@ def test_everything_is_written_and_agrees(video, tmp_path):
     out = tmp_path / "out"
     tracker = Mover()
     summary = run(video, tracker, out)
-    assert sorted(os.listdir(out)) == ["my-clip-boxes.txt", "my-clip-sheet.png",
-                                       "my-clip-tracked.webm", "my-clip.json"]
-    assert summary == json.loads((out / "my-clip.json").read_text())
+    assert sorted(os.listdir(out)) == ["my clip-boxes.txt", "my clip-sheet.png",
+                                       "my clip-tracked.webm", "my clip.json"]
+    assert summary == json.loads((out / "my clip.json").read_text())
     assert summary["frames"] == len(tracker.frames) == len(summary["per_frame"]) == 12
     assert summary["tracker"] == "mover" and summary["size"] == [64, 48]
     assert summary["fps"] > 0 and summary["total_seconds"] > summary["init_seconds"]
@@ -71,12 +71,12 @@ def test_everything_is_written_and_agrees(video, tmp_path):
     assert [f["lost"] for f in summary["per_frame"]] == [i == 5 for i in range(12)]
     assert summary["per_frame"][0] == {"box": list(BOX), "confidence": 1.0, "lost": False}
 
-    boxes = read_boxes(out / "my-clip-boxes.txt")
+    boxes = read_boxes(out / "my clip-boxes.txt")
     assert np.allclose(boxes, [(10 + 2 * i, 20, 12.5, 8) for i in range(12)])
-    with FrameSource(out / "my-clip-tracked.webm") as annotated:
+    with FrameSource(out / "my clip-tracked.webm") as annotated:
         assert (annotated.fps, annotated.size) == (20, (512, 384))      # enlarged 8 times
         assert len(list(annotated)) == 12
-    assert cv2.imread(str(out / "my-clip-sheet.png")).shape[1] == 4 * 364
+    assert cv2.imread(str(out / "my clip-sheet.png")).shape[1] == 4 * 364
 
 
 def test_the_boxes_file_has_one_box_a_line():
@@ -116,7 +116,7 @@ def test_an_error_while_reading_leaves_nothing(tmp_path):
 
 def test_ctrl_c_ends_a_recording_from_a_camera_and_keeps_it(video, tmp_path):
     with FrameSource(video) as source:
-        source.camera, source.count, source.name = True, None, "camera 0"
+        source.camera, source.count, source.stem = True, None, "camera-0"
         summary = track(source, Mover(fail=6), BOX, tmp_path / "out", name="mover",
                         console=quiet())
     assert summary["frames"] == 6
@@ -135,7 +135,7 @@ def test_closing_the_window_ends_tracking_and_keeps_the_files(video, tmp_path):
 
     summary = run(video, Mover(), tmp_path / "out", window=ThreeFrames())
     assert summary["frames"] == 3 and summary["note"] is None
-    assert len(read_boxes(tmp_path / "out" / "my-clip-boxes.txt")) == 3
+    assert len(read_boxes(tmp_path / "out" / "my clip-boxes.txt")) == 3
 
 
 @pytest.mark.parametrize("box", [(100, 100, 5, 5), (0, 0, 0, 5), (0, 0, float("nan"), 5)])
@@ -157,4 +157,5 @@ def test_folders_with_dots_keep_their_name(tmp_path):
     cv2.imwrite(str(folder / "1.png"), np.zeros((48, 64, 3), np.uint8))
     summary = run(folder, load("first"), tmp_path / "out")
     assert summary["files"]["boxes"].endswith("v1.2-boxes.txt")
+    assert run(folder / ".." / "v1.2", load("first"), tmp_path / "out")["files"] == summary["files"]
     assert summary["fps"] is None       # one frame: nothing was timed

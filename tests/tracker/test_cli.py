@@ -1,0 +1,131 @@
+"""python -m tracker: commands, help, and one clear line for what the user can mend."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tracker.__main__ import app
+from tracker.demo import CLIPS
+from tracker.video import FrameSource, VideoWriter
+
+cv2 = pytest.importorskip("cv2")
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refuse(*arguments):
+    """Run a command that must fail on the user's account; returns its one line."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output and result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(4):
+        frame = np.zeros((48, 64, 3), np.uint8)
+        frame[20:28, 10 + i:20 + i] = 200
+        cv2.imwrite(str(folder / f"{i}.png"), frame)
+    return folder
+
+
+def test_track_a_folder(images, tmp_path):
+    result = call("track", images, "--box", "10,20,10,8", "--tracker", "first",
+                  "--output", tmp_path / "out", "--json", tmp_path / "a.json")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "frames-boxes.txt").read_text() == "10.00,20.00,10.00,8.00\n" * 4
+    assert json.loads((tmp_path / "a.json").read_text())["frames"] == 4
+    assert "frames-tracked.webm" in result.output
+    with FrameSource(tmp_path / "out" / "frames-tracked.webm") as video:
+        assert len(list(video)) == 4
+
+
+def test_track_a_video_with_opencv(tmp_path):
+    with FrameSource(CLIPS / "pedestrian.webm") as source, \
+            VideoWriter(tmp_path / "short.webm", 10, (300, 300)) as out:
+        for _, frame in zip(range(5), source):
+            out.write(frame[200:500, 450:750])
+    result = call("track", tmp_path / "short.webm", "--box", "161 74 38 98", "--tracker", "MIL",
+                  "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert len((tmp_path / "short-boxes.txt").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "1,2,3,4,5", "a,b,c,d", ""])
+def test_a_bad_box(images, box):
+    assert "--box takes four numbers x,y,w,h" in refuse("track", images, "--box", box)
+
+
+@pytest.mark.parametrize("box, reason", [("1,2,0,4", "positive width"), ("90,2,3,4", "outside"),
+                                         ("nan,2,3,4", "finite")])
+def test_a_box_that_cannot_be_tracked(images, tmp_path, box, reason):
+    assert reason in refuse("track", images, "--box", box, "--tracker", "first",
+                            "--output", tmp_path / "out")
+
+
+def test_a_missing_file(tmp_path):
+    assert "nowhere.mp4 does not exist" in refuse("track", tmp_path / "nowhere.mp4", "--box",
+                                                  "1,2,3,4", "--tracker", "first")
+
+
+def test_an_unknown_tracker(images):
+    line = refuse("track", images, "--box", "1,2,3,4", "--tracker", "psychic")
+    assert "'psychic'" in line and "MIL" in line
+    assert "'psychic'" in refuse("demo", "--tracker", "psychic")
+
+
+def test_an_unknown_device(images):
+    assert "cpu or cuda, not 'abacus'" in refuse("demo", "--device", "abacus")
+    assert "MIL computes on the cpu only" in refuse(
+        "track", images, "--box", "1,2,3,4", "--tracker", "MIL", "--device", "cuda")
+
+
+def test_no_box_and_no_display_says_how_to_give_it(images, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if sys.platform in ("win32", "darwin"):
+        pytest.skip("a display is always there")
+    assert "--box x,y,w,h" in refuse("track", images, "--tracker", "first")
+    assert "leave out --show" in refuse("demo", "--show", "--tracker", "first")
+
+
+def test_evaluate(images, tmp_path):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    result = call("evaluate", images, "--trackers", "first", "--json", tmp_path / "a.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "a.json").read_text())["trackers"]["first"]["auc"] == (
+        pytest.approx(20 / 21))
+    assert "there are no images" in refuse("evaluate", _only_boxes(tmp_path))
+
+
+def _only_boxes(folder):
+    (folder / "empty").mkdir()
+    (folder / "empty" / "groundtruth.txt").write_text("1,2,3,4\n")
+    return folder / "empty"
+
+
+def test_help_names_every_option():
+    assert all(name in call("--help").output for name in ("demo", "track", "train", "evaluate"))
+    for command in ("demo", "track", "train", "evaluate"):
+        result = call(command, "--help")
+        assert result.exit_code == 0 and "--json" in result.output
+    assert "x,y,w,h" in call("track", "--help").output
+
+
+def test_help_is_quick():
+    """It loads neither OpenCV, NumPy nor the engine."""
+    code = ("import sys; from typer.testing import CliRunner; from tracker.__main__ import app; "
+            "assert CliRunner().invoke(app, ['track', '--help']).exit_code == 0; "
+            "print(sorted({'cv2', 'numpy', 'minideep', 'kernels'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          check=True)
+    assert done.stdout.strip() == "[]"

@@ -71,7 +71,7 @@ class Op:
             attrs = {**self.defaults, **attrs}
         y = self.forward(*arrays, **attrs)
         y = y if "dtype" in attrs else _keep_single_precision(y, arrays)
-        if mode.anomaly:
+        if mode.anomaly and mode.pulled is None:
             check_finite(y, f"the output of {self.name}", user_line(), zip(self.inputs, arrays))
         out = Tensor(y)
         if mode.grad and any(type(x) is Tensor and x.requires_grad for x in inputs):
@@ -131,9 +131,13 @@ class Node:
         self.saved = {name: by_name[name] for name in names if name in by_name}
         if "y" in names:
             self.saved["y"] = y  # the array: a tensor would point back at this node
-        flat = [x for v in self.saved.values() for x in (v if type(v) is tuple else (v,))]
+        kept = (*self.saved.values(), *attrs.values())  # attrs too: an index may be an array
+        flat = [x for v in kept for x in (v if type(v) is tuple else (v,))]
         self.prints = [(x, fingerprint(_data(x), mode.anomaly)) for x in flat]
-        self.where = user_line() if mode.anomaly else None
+        if mode.anomaly:
+            self.where = mode.pulled.where if mode.pulled else user_line()
+        else:
+            self.where = None
 
     def values(self):
         """What the vjps may ask for; refuses arrays that were changed since they were saved."""
@@ -179,7 +183,7 @@ def _as_operand(x):
 
 def _keep_single_precision(y, arrays):
     """NumPy turns int / int and sqrt(int) into float64; here only a float64 input makes float64."""
-    if isinstance(y, np.generic):
+    if isinstance(y, (np.generic, bool, int, float, complex)):
         y = np.asarray(y)
     if y.dtype.char in "dD" and not any(
             getattr(getattr(a, "dtype", None), "char", "") in ("d", "D") for a in arrays):
@@ -219,11 +223,7 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             continue
         consumers[node] = consumers.get(node, 0) + 1
         if consumers[node] == 1 and not (stop and node in watch):
-            if node.edges is None:
-                raise RuntimeError(
-                    f"the graph behind {node.op.name} was freed by an earlier backward pass; give "
-                    "that pass retain_graph=True to go back through it again")
-            stack.extend(node.edges)
+            stack.extend(_edges(node))
 
     gradients, found, ready = {}, {}, []
 
@@ -234,7 +234,7 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             if not consumers[edge]:
                 ready.append(edge)
 
-    with set_mode(grad=create_graph):
+    with set_mode(grad=create_graph, pulled=None):
         for tensor, g in roots:
             arrive(_edge(tensor), g)
         while ready:
@@ -244,15 +244,27 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
                 found[node] = g
                 if stop:
                     continue
+            _edges(node)
+            mode.pulled = node
             for edge, gx in node.op.pull(node, g):
                 if mode.anomaly:
                     check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
                 arrive(edge, gx)
+            mode.pulled = None
             if not (retain_graph or create_graph):
                 node.edges, node.saved, node.prints = None, {}, []
         for leaf, g in gradients.items():
-            found[leaf] = _call_hooks(leaf, g)
+            found[leaf] = g if stop else _call_hooks(leaf, g)  # a checkpoint's: later, on the whole
     return found
+
+
+def _edges(node):
+    if node.edges is None:
+        raise RuntimeError(
+            f"the graph behind {node.op.name} was freed by an earlier backward pass; give that pass "
+            "retain_graph=True to go back through it again (or, if a checkpoint captured its result, "
+            "give it to the checkpoint as an input)")
+    return node.edges
 
 
 def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=None,

@@ -7,6 +7,7 @@ import threading
 class Mode(threading.local):
     grad = True      # are ops recorded?
     anomaly = False  # is every result checked for NaN and infinity?
+    pulled = None    # the node whose vjp is running: it answers for the ops inside
 
 
 mode = Mode()

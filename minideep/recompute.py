@@ -2,7 +2,7 @@
 
 from minideep import ops, random
 from minideep.autograd import Node, Op, run_backward
-from minideep.mode import enable_grad, grad_enabled, no_grad
+from minideep.mode import grad_enabled, no_grad, set_mode
 from minideep.tensor import Tensor
 
 __all__ = ["checkpoint", "vjp_by_recomputing"]
@@ -36,8 +36,10 @@ class _Recompute(Op):
     def pull(self, node, g):
         before = random.get_state()
         random.set_state(self.random_state)
-        gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
-        random.set_state(before)
+        try:
+            gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
+        finally:
+            random.set_state(before)
         pairs = zip(node.edges, gradients)
         return [(edge, gx) for edge, gx in pairs if gx is not None] + list(captured.items())
 
@@ -49,7 +51,7 @@ def vjp_by_recomputing(function, inputs, g):
     For checkpoints, and for fused ops, whose composite form gives them their second derivatives.
     """
     create_graph = grad_enabled()
-    with enable_grad():
+    with set_mode(grad=True, pulled=None):
         inner = [ops.identity(x) if type(x) is Tensor and x.requires_grad else x for x in inputs]
         y = function(*inner)
     nodes = [x.node if type(x) is Tensor else None for x in inner]

@@ -136,19 +136,19 @@ class Tensor:
     def __getitem__(self, index): return ops.getitem(self, index=index)
 
     # Comparisons give tensors of booleans; they have no gradient.
-    def __eq__(self, other): return Tensor(self.data == _raw(other))
-    def __ne__(self, other): return Tensor(self.data != _raw(other))
-    def __lt__(self, other): return Tensor(self.data < _raw(other))
-    def __le__(self, other): return Tensor(self.data <= _raw(other))
-    def __gt__(self, other): return Tensor(self.data > _raw(other))
-    def __ge__(self, other): return Tensor(self.data >= _raw(other))
+    def __eq__(self, other): return _plain(self.data == _raw(other))
+    def __ne__(self, other): return _plain(self.data != _raw(other))
+    def __lt__(self, other): return _plain(self.data < _raw(other))
+    def __le__(self, other): return _plain(self.data <= _raw(other))
+    def __gt__(self, other): return _plain(self.data > _raw(other))
+    def __ge__(self, other): return _plain(self.data >= _raw(other))
 
     def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)
     def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)
     def var(self, axis=None, keepdims=False): return ops.var(self, axis, keepdims)
     def max(self, axis=None, keepdims=False): return ops.max(self, axis, keepdims)
     def min(self, axis=None, keepdims=False): return ops.min(self, axis, keepdims)
-    def argmax(self, axis=None): return Tensor(self.data.argmax(axis=axis))
+    def argmax(self, axis=None): return ops.argmax(self, axis)
     def exp(self): return ops.exp(self)
     def log(self): return ops.log(self)
     def sqrt(self): return ops.sqrt(self)
@@ -161,11 +161,15 @@ class Tensor:
         return ops.reshape(self, shape=shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes):
-        return ops.transpose(self, axes=axes[0] if len(axes) == 1 else axes or None)
+        return ops.transpose(self, axes=axes[0] if len(axes) == 1 and axes[0] != 0 else axes or None)
 
 
 def _raw(x):
     return x.data if isinstance(x, Tensor) else x
+
+
+def _plain(y):
+    return Tensor(np.asarray(y) if isinstance(y, np.generic) else y)  # a scalar is no array
 
 
 def tensor(data, dtype=None, requires_grad=False, device=None):

@@ -178,7 +178,7 @@ def _crop_in_ops(x, boxes, size):
     def neighbours(start, length, count, limit):
         """Of the samples along one axis: (pixel, weight) of the two next to each, (N, count)."""
         at = (xp.arange(count) + 0.5) / count
-        u = start[:, None] + length[:, None] * Tensor(at.astype(x.dtype)) - 0.5
+        u = start[:, None] + length[:, None] * Tensor(at.astype(boxes.dtype)) - 0.5
         left = xp.floor(u.data)
         for pixel, weight in ((left, 1 + Tensor(left) - u), (left + 1, u - Tensor(left))):
             inside = (pixel >= 0) & (pixel < limit)
@@ -199,8 +199,9 @@ def resize(x, size):
     repeated: as OpenCV's INTER_LINEAR. Shrinking takes no averages; pool first."""
     size = pair(size, "size")
     xp, matrices = module(x.data), []
+    dtype = x.dtype if x.dtype.kind == "f" else "float32"
     for length, count in zip(x.shape[1:3], size):
         u = xp.clip((xp.arange(count) + 0.5) * (length / count) - 0.5, 0, length - 1)
         distance = xp.abs(u[:, None] - xp.arange(length))  # (count, length)
-        matrices.append(Tensor(xp.maximum(1 - distance, 0).astype(x.dtype)))
+        matrices.append(Tensor(xp.maximum(1 - distance, 0).astype(dtype)))
     return einsum("nhwc,ih,jw->nijc", x, *matrices)

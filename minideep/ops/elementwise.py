@@ -7,7 +7,7 @@ Gradients of complex tensors are dL/dRe + i dL/dIm, so a product's is g * conj(o
 
 import math
 
-from kernels.backend import array_module as module, erf as _erf, to_device as _to_device
+from kernels.backend import array_module as module, erf as _erf, is_array, to_device as _to_device
 from minideep.autograd import op
 from minideep.tensor import Tensor
 
@@ -66,8 +66,9 @@ def power(a, p):
 
 def _power_vjp_a(g, a, p):
     if isinstance(p, Tensor):
-        return g * p * a ** where(p == 0, 1.0, p - 1)  # for p = 0 not 0 * 0**-1
-    return g * p * a ** (p - 1) if p else g * 0.0
+        at_zero = Tensor((p.data == 0) & (_as(a, g).data == 0))
+        return g * p * a ** where(at_zero, 1.0, p - 1)  # not 0 * 0**-1
+    return g * conj(p * a ** (p - 1)) if p else g * 0.0
 
 
 def _power_vjp_p(g, y, a):
@@ -113,7 +114,7 @@ def log1p(x):
     return module(x).log1p(x)
 
 
-log1p.vjp(x=lambda g, x: g / (1 + x))
+log1p.vjp(x=lambda g, x: g / conj(1 + x))
 
 
 @op
@@ -134,8 +135,8 @@ def cos(x):
     return module(x).cos(x)
 
 
-sin.vjp(x=lambda g, x: g * cos(x))
-cos.vjp(x=lambda g, x: -g * sin(x))
+sin.vjp(x=lambda g, x: g * conj(cos(x)))
+cos.vjp(x=lambda g, x: -g * conj(sin(x)))
 
 
 @op
@@ -176,20 +177,23 @@ def minimum(a, b):
     return module(a, b).minimum(a, b)
 
 
-def _share(won, tied):
-    """1 where this side won, ½ at a tie, 0 where it lost."""
-    return Tensor(won.data + 0.5 * tied.data)
+def _share(g, won, tied):
+    """g where this side won, half of it at a tie, 0 where it lost."""
+    return g * Tensor((won.data + 0.5 * tied.data).astype(g.dtype))
 
 
-maximum.vjp(a=lambda g, a, b: g * _share(_as(a, b) > b, _as(a, b) == b),
-            b=lambda g, a, b: g * _share(_as(b, a) > a, _as(b, a) == a))
-minimum.vjp(a=lambda g, a, b: g * _share(_as(a, b) < b, _as(a, b) == b),
-            b=lambda g, a, b: g * _share(_as(b, a) < a, _as(b, a) == a))
+maximum.vjp(a=lambda g, a, b: _share(g, _as(a, b) > b, _as(a, b) == b),
+            b=lambda g, a, b: _share(g, _as(b, a) > a, _as(b, a) == a))
+minimum.vjp(a=lambda g, a, b: _share(g, _as(a, b) < b, _as(a, b) == b),
+            b=lambda g, a, b: _share(g, _as(b, a) < a, _as(b, a) == a))
 
 
 def _as(x, like):
     """A scalar as a tensor, so that comparisons give tensors."""
-    return x if isinstance(x, Tensor) else Tensor(module(like.data).asarray(x, dtype=like.dtype))
+    if isinstance(x, Tensor):
+        return x
+    xp = module(like.data)
+    return Tensor(xp.asarray(x, dtype=xp.result_type(x, like.dtype)))
 
 
 @op
@@ -212,18 +216,15 @@ def _where(condition, a, b):
     return module(condition).where(condition, a, b)
 
 
-_where.vjp(a=lambda g, condition: g * condition, b=lambda g, condition: g * (condition == False))  # noqa: E712
+_where.vjp(a=lambda g, condition: g * condition, b=lambda g, condition: g * Tensor(~condition.data))
 
 
 def where(condition, a, b):
     """a where `condition` holds, else b. All three broadcast; the condition has no gradient."""
-    if not isinstance(condition, Tensor):
-        other = next((x for x in (a, b) if isinstance(x, Tensor)), None)
-        condition = Tensor(module(other.data if other is not None else condition).asarray(condition))
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = Tensor(module(condition.data).asarray(a, dtype="float32"))
-    a, b = (_as(a, b), b) if isinstance(b, Tensor) else (a, _as(b, a))
-    return _where(condition, a, b)
+    condition = condition.data if isinstance(condition, Tensor) else condition
+    like = next((x.data for x in (a, b) if isinstance(x, Tensor)), condition)
+    xp = module(like if is_array(like) else 0)
+    return _where(Tensor(xp.asarray(condition, dtype=bool)), a, b)
 
 
 # ----------------------------------------------------------------- complex parts, dtypes and devices
@@ -278,7 +279,7 @@ def tanh(x):
     return module(x).tanh(x)
 
 
-tanh.vjp(x=lambda g, y: g * (1 - y * y))
+tanh.vjp(x=lambda g, y: g * conj(1 - y * y))
 
 
 @op
@@ -287,7 +288,7 @@ def sigmoid(x):
     return 0.5 * (1 + module(x).tanh(0.5 * x))
 
 
-sigmoid.vjp(x=lambda g, y: g * (y * (1 - y)))
+sigmoid.vjp(x=lambda g, y: g * conj(y * (1 - y)))
 
 
 @op
@@ -315,7 +316,7 @@ def leaky_relu(x, negative_slope=0.2):
 
 def elu(x, alpha=1.0):
     """x where positive, else alpha·(eˣ - 1) (Clevert et al. 2015)."""
-    return where(x > 0, x, alpha * (exp(minimum(x, 0.0)) - 1))
+    return where(x > 0, x, alpha * (exp(where(x > 0, 0.0, x)) - 1))
 
 
 def gelu(x):

@@ -8,7 +8,7 @@ import math
 from kernels.backend import array_module as module
 from minideep.autograd import op
 from minideep.ops.elementwise import abs as _abs, exp, log, sqrt, where
-from minideep.ops.shape import broadcast_to, reshape
+from minideep.ops.shape import axis_of, broadcast_to, reshape
 from minideep.tensor import Tensor
 
 __all__ = "argmax log_softmax logsumexp max mean min softmax std sum var".split()
@@ -16,10 +16,7 @@ __all__ = "argmax log_softmax logsumexp max mean min softmax std sum var".split(
 
 def _axes(axis, ndim):
     axes = range(ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"axis {a} does not exist in a tensor of {ndim} dimensions")
-    return tuple(a % ndim for a in axes)
+    return tuple(axis_of(a, ndim) for a in axes)
 
 
 def _spread(g, shape, axis):
@@ -75,7 +72,7 @@ min.vjp(x=_extremum_vjp)
 
 def argmax(x, axis=None):
     """Index of the first maximum; no gradient."""
-    return Tensor(x.data.argmax(axis=axis))
+    return Tensor(module(x.data).asarray(x.data.argmax(axis=axis)))
 
 
 def logsumexp(x, axis=None, keepdims=False):

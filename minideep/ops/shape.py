@@ -12,6 +12,13 @@ __all__ = """broadcast_to concatenate expand_dims flip gather getitem index_add 
 split squeeze stack sum_to swapaxes take transpose""".split()
 
 
+def axis_of(axis, ndim):
+    """`axis`, counted from the start; an error where there is no such axis."""
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis {axis} does not exist in a tensor of {ndim} dimensions")
+    return axis % ndim
+
+
 @op
 def reshape(x, *, shape):
     return x.reshape(shape)
@@ -42,7 +49,7 @@ def swapaxes(x, a, b):
 def expand_dims(x, axis):
     """A new axis of length 1 at `axis`, counted in the result."""
     shape = list(x.shape)
-    shape.insert(axis % (x.ndim + 1), 1)
+    shape.insert(axis_of(axis, x.ndim + 1), 1)
     return reshape(x, shape=tuple(shape))
 
 
@@ -50,10 +57,10 @@ def squeeze(x, axis=None):
     """Without the axes of length 1: all of them, or one, which must have that length."""
     if axis is None:
         return reshape(x, shape=tuple(n for n in x.shape if n != 1))
+    axis = axis_of(axis, x.ndim)
     if x.shape[axis] != 1:
         raise ValueError(f"axis {axis} has length {x.shape[axis]}; only an axis of length 1 can be "
                          "squeezed away")
-    axis %= x.ndim
     return reshape(x, shape=x.shape[:axis] + x.shape[axis + 1:])
 
 
@@ -108,13 +115,13 @@ index_add.vjp(g=lambda g, index: getitem(g, index=index))
 
 def take(x, indices, axis):
     """The slices of x at `indices` (integers of any shape) along `axis`."""
-    return getitem(x, index=(slice(None),) * (axis % x.ndim) + (_plain(indices),))
+    return getitem(x, index=(slice(None),) * axis_of(axis, x.ndim) + (_plain(indices),))
 
 
 def _along(index, axis, shape):
     """The full index that picks x[..., index[...], ...] along `axis`."""
     index = _plain(index)
-    xp, axis = module(index), axis % len(shape)
+    xp, axis = module(index), axis_of(axis, len(shape))
     if index.ndim != len(shape):
         raise ValueError(f"gather and scatter want an index of {len(shape)} dimensions, as the "
                          f"tensor has; got one of shape {index.shape}")
@@ -137,7 +144,7 @@ def scatter(values, index, axis, length):
 
 
 def flip(x, axis):
-    return getitem(x, index=(slice(None),) * (axis % x.ndim) + (slice(None, None, -1),))
+    return getitem(x, index=(slice(None),) * axis_of(axis, x.ndim) + (slice(None, None, -1),))
 
 
 # ---------------------------------------------------------------------------------------- joining

@@ -6,6 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from tracker import OPENCV, names
+
 # Everything heavy is imported inside the commands: --help has to be quick.
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -15,7 +17,8 @@ Json = Annotated[Optional[Path], typer.Option(
     "--json", metavar="FILE", help="Write the results to this JSON file too.")]
 Name = Annotated[Optional[str], typer.Option(
     "--tracker", metavar="NAME",
-    help="recurrent (the default), first, velocity, or OpenCV's MIL, KCF, CSRT.")]
+    help=f"One of {', '.join(names())}. The first is the default; {', '.join(OPENCV)} are "
+    "OpenCV's.")]
 Device = Annotated[str, typer.Option(
     metavar="cpu|cuda", help="Where the tracker computes.")]
 Show = Annotated[bool, typer.Option(
@@ -132,7 +135,7 @@ def _device(name, tracker):
     if name == "cpu":
         yield
         return
-    if tracker in ("first", "velocity", "MIL", "KCF", "CSRT"):
+    if tracker in ("first", "velocity", *OPENCV):
         raise ValueError(f"--device cuda: the tracker {tracker} computes on the cpu only")
     import minideep
     with ExitStack() as stack:

@@ -54,7 +54,9 @@ class Window:
         Raises ValueError if the window is closed instead.
         """
         scale = self._draw(frame)
-        self._root.title(_HELP)
+        text = self._canvas.create_text(8, 8, anchor="nw", text=_HELP, fill="white")
+        self._canvas.create_rectangle(*self._canvas.bbox(text), fill="black")
+        self._canvas.tag_raise(text)
         size = (frame.shape[1], frame.shape[0])
         corners, done = [], self._tkinter.BooleanVar(self._root, False)
         outline = self._canvas.create_rectangle(0, 0, 0, 0, outline="#3cdc50", width=2)

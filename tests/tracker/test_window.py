@@ -66,7 +66,10 @@ class Fake(types.ModuleType):
         return 1
 
     title = resizable = pack = config = itemconfig = coords = nothing
-    create_image = create_rectangle = focus_force = nothing
+    create_image = create_rectangle = create_text = tag_raise = focus_force = nothing
+
+    def bbox(self, item):
+        return 0, 0, 9, 9
 
 
 def event(name, x=0, y=0):

@@ -1,0 +1,91 @@
+"""Holds every rung of a ladder to the formula rung, on every kind of array it may meet."""
+
+import numpy as np
+import strict_array
+
+strict_array.install()
+
+
+def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
+    """Compare all eligible rungs of `op` with its formula. Returns the formula's result.
+
+    Each rung gets the arguments as float64 arrays, as strict arrays that are not NumPy's, as arrays
+    that are not contiguous, and as float32; all of them read-only. The float32 result may differ by
+    `tolerance32`, relative to the largest number in the result (and in the arguments: a result may
+    be small because large terms cancel).
+    """
+    normal = op.contract(*args, **kwargs)
+    expected = op.rungs["formula"](*map(_frozen, normal))
+    for name, rung in op.rungs.items():
+        if name == "formula" or rung.refusal("cpu", normal) is not None:
+            continue
+        kinds = {"plain": _frozen, "scattered": _scattered, "float32": _float32}
+        if rung.refusal("strict", normal) is None:
+            kinds["strict"] = lambda value: strict_array.to_strict(value)
+        for kind, convert in kinds.items():
+            result = rung(*map(convert, normal))
+            message = f"{op.name}, rung {name}, {kind} arrays"
+            for got, want in zip(_tuple(result), _tuple(expected), strict=True):
+                if kind == "strict":
+                    assert type(got) is strict_array.StrictArray, message
+                    got = strict_array.to_numpy(got)
+                assert got.shape == want.shape, message
+                assert got.dtype == (np.float32 if kind == "float32" else want.dtype), message
+                if kind == "float32":
+                    atol = tolerance32 * _largest(want, *normal)
+                    np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=message)
+                else:
+                    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-10, err_msg=message)
+    return expected
+
+
+def check_adjoint(forward, backward, x, y):
+    """<forward(x), y> = <x, backward(y)>."""
+    left, right = (forward(x) * y).sum(), (x * backward(y)).sum()
+    np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-9)
+
+
+def numeric_gradient(f, x, g, step=1e-6):
+    """Σ g·f(x) differentiated by every number in x, by central differences in float64."""
+    gradient = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        moved = x.copy()
+        moved[at] = x[at] + step
+        up = (g * f(moved)).sum()
+        moved[at] = x[at] - step
+        gradient[at] = (up - (g * f(moved)).sum()) / (2 * step)
+    return gradient
+
+
+def _frozen(value):
+    """The same array, in a view that cannot be written."""
+    if isinstance(value, np.ndarray):
+        value = value.view()
+        value.flags.writeable = False
+    return value
+
+
+def _scattered(value):
+    """The same numbers, not contiguous in memory."""
+    if not isinstance(value, np.ndarray):
+        return value
+    wide = np.full(tuple(2 * n + 1 for n in value.shape), 99, value.dtype)
+    view = wide[tuple(slice(1, None, 2) for _ in value.shape)]
+    view[...] = value
+    return _frozen(view)
+
+
+def _float32(value):
+    if isinstance(value, np.ndarray) and value.dtype == np.float64:
+        value = value.astype(np.float32)
+    return _frozen(value)
+
+
+def _tuple(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _largest(want, *args):
+    arrays = [a for a in (want, *args) if isinstance(a, np.ndarray) and a.size]
+    finite = [np.abs(a[np.isfinite(a)]) for a in arrays if a.dtype.kind == "f"]
+    return max([1.0, *(float(a.max()) for a in finite if a.size)])

@@ -13,9 +13,10 @@ import inspect
 
 from kernels.backend import array_module
 from minideep import ops
+from minideep.config import Configurable
 from minideep.tensor import Tensor, tensor
 
-__all__ = """BinaryCrossentropy CategoricalCrossentropy GIoU Huber IoU Loss MeanAbsoluteError
+__all__ = """BinaryCrossentropy CategoricalCrossentropy FunctionLoss GIoU Huber IoU Loss MeanAbsoluteError
 MeanSquaredError SmoothL1 SparseCategoricalCrossentropy binary_crossentropy
 categorical_crossentropy get giou_loss huber iou_loss mean_absolute_error mean_squared_error
 smooth_l1 sparse_categorical_crossentropy xywh_to_corners""".split()
@@ -173,7 +174,7 @@ def _areas(y_true, y_pred, smallest=1e-12):
 
 # ----------------------------------------------------------------------------------------- classes
 
-class Loss:
+class Loss(Configurable):
     """A loss function reduced to one number.
 
     reduction: "sum_over_batch_size" (the mean of all values, weighted or not), "sum",
@@ -194,7 +195,7 @@ class Loss:
                 raise TypeError(f"{type(self).__name__} has no option {option!r}; it has "
                                 f"{['reduction', 'name', *known]}")
         self.reduction, self.options = reduction, options
-        self.name = name or getattr(self.function, "__name__", type(self).__name__)
+        self.name = name or getattr(self.function, "__name__", "loss")
 
     def __call__(self, y_true, y_pred, sample_weight=None, mask=None):
         """sample_weight and mask: (N,) or the shape of the values, (N, ...). What the mask leaves
@@ -232,6 +233,14 @@ def weights_like(values, weight, what):
     return Tensor(array_module(weight).broadcast_to(weight, values.shape))
 
 
+class FunctionLoss(Loss):
+    """A loss made of any function (y_true, y_pred, **options) -> values per sample."""
+
+    def __init__(self, function, **options):
+        self.function = function
+        super().__init__(**options)
+
+
 def _loss_class(name, function):
     return type(name, (Loss,), {"function": staticmethod(function), "__module__": __name__,
                                 "__doc__": f"{function.__name__}, reduced. {function.__doc__}"})
@@ -267,5 +276,5 @@ def get(loss):
             raise ValueError(f"there is no loss {loss!r}; there are {sorted(_names)}")
         return _names[loss]()
     if callable(loss):
-        return _loss_class(getattr(loss, "__name__", "Custom"), loss)()
+        return FunctionLoss(loss)
     raise TypeError(f"a loss is a name, a function or a minideep.losses.Loss; got {loss!r}")

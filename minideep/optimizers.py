@@ -17,12 +17,13 @@ import numpy as np
 
 from kernels import backend
 from minideep import schedules
+from minideep.config import Configurable
 from minideep.tensor import Tensor
 
 __all__ = "Adam AdamW Optimizer RMSprop SGD clip_by_global_norm get global_norm schedules".split()
 
 
-class Optimizer:
+class Optimizer(Configurable):
     """What all optimizers share: learning rate, clipping, weight decay, averaging, state.
 
     learning_rate: a number, or a function of the step (minideep.schedules).

@@ -5,10 +5,12 @@ Names, arguments and formulas of keras.optimizers.schedules; WarmUp goes in fron
 
 import math
 
+from minideep.config import Configurable
+
 __all__ = "CosineDecay ExponentialDecay PiecewiseConstantDecay WarmUp".split()
 
 
-class PiecewiseConstantDecay:
+class PiecewiseConstantDecay(Configurable):
     """values[0] up to and including step boundaries[0], then values[1], ...; one value more."""
 
     def __init__(self, boundaries, values):
@@ -21,7 +23,7 @@ class PiecewiseConstantDecay:
         return float(self.values[sum(step > b for b in self.boundaries)])
 
 
-class ExponentialDecay:
+class ExponentialDecay(Configurable):
     """initial_learning_rate · decay_rate^(step / decay_steps); in steps if staircase=True."""
 
     def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False):
@@ -34,7 +36,7 @@ class ExponentialDecay:
             math.floor(p) if self.staircase else p))
 
 
-class CosineDecay:
+class CosineDecay(Configurable):
     """A linear warm-up to warmup_target in warmup_steps (where given), then half a cosine down to
     alpha times the top in decay_steps (Loshchilov & Hutter 2016, arXiv:1608.03983)."""
 
@@ -55,7 +57,7 @@ class CosineDecay:
         return float(top * ((1 - self.alpha) * cosine + self.alpha))
 
 
-class WarmUp:
+class WarmUp(Configurable):
     """A linear rise to `after` (a number or a schedule, which starts where this ends) in `steps`
     steps; the first step already has 1 / steps of it."""
 

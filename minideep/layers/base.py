@@ -284,6 +284,26 @@ class Layer(Configurable):
         return f"<{type(self).__name__} {self.name}>"
 
 
+def positive(owner, name, value):
+    """`value` if it is an integer above 0, otherwise a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{type(owner).__name__} wants {name} to be an integer above 0, got {value!r}")
+    return int(value)
+
+
+def check_shape(layer, shape, axes, size=None):
+    """Raise ValueError unless `shape` has the axes that are named ("N T C"), the last of length
+    `size` (None before the layer is built: then it must only be known)."""
+    names = axes.split()
+    if len(shape) != len(names):
+        raise ValueError(f"{layer.name} takes an input of shape ({', '.join(names)}), got {shape}; "
+                         "reshape it, or add the missing axis with a [None] or [..., None] index")
+    if shape[-1] is None or size is not None and shape[-1] != size:
+        raise ValueError(f"{layer.name} " + (
+            f"needs to know the last axis of its input, got {shape}" if shape[-1] is None else
+            f"was built for inputs with a last axis ({names[-1]}) of {size}, got {shape}"))
+
+
 def _options(cls):
     """Names of all arguments that the constructors of `cls` take."""
     names = itertools.chain.from_iterable(

@@ -82,7 +82,7 @@ class Ladder:
 
     def pick(self, args):
         """The rung that will run the normalised arguments `args`."""
-        device = common_device(filter(is_array, args))
+        device = common_device([a for a in args if is_array(a)])
         forced = _choice(self.name)
         if forced is not None:
             reason = self.rungs[forced].refusal(device, args)
@@ -194,7 +194,7 @@ class Explanation:
     """
 
     def __init__(self, op, args):
-        device = common_device(filter(is_array, args))
+        device = common_device([a for a in args if is_array(a)])
         forced = _choice(op.name)
         self.op = op
         self.device = device

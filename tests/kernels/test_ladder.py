@@ -1,0 +1,174 @@
+"""The registry: which rung is picked, what explain says, and what can be forced."""
+
+import threading
+
+import numpy as np
+import pytest
+import strict_array
+
+import kernels
+from kernels.ladder import ENVIRONMENT, Ladder, explain, rung, use
+
+strict_array.install()
+IMAGE, KERNEL = np.ones((1, 4, 4, 2)), np.ones((3, 3, 2, 2))
+
+
+@pytest.fixture
+def scale():
+    """A ladder of four rungs, which return their names."""
+
+    def scale(x, factor=2):
+        return x, float(factor)
+
+    op = Ladder(scale)
+
+    @rung(op, device="cpu", why="the formula")
+    def formula(x, factor):
+        return "formula", factor
+
+    @rung(op, device="any", why="vectors")
+    def array(x, factor):
+        return "array", factor
+
+    @rung(op, device="cpu", why="short vectors")
+    def short(x, factor):
+        return "short", factor
+
+    @short.needs
+    def _(x, factor):
+        return len(x) < 3 or "at most two numbers"
+
+    @rung(op, device="cuda", why="many threads")
+    def cuda(x, factor):
+        return "cuda", factor
+
+    return op
+
+
+def test_the_highest_eligible_rung_runs(scale):
+    assert scale(np.ones(3)) == ("array", 2.0)
+    assert scale(np.ones(2), factor=5) == ("short", 5.0)
+    assert scale(strict_array.to_strict(np.ones(2))) == ("array", 2.0)
+
+
+def test_explain_names_the_chosen_and_every_other(scale):
+    told = explain(scale, np.ones(3))
+    assert told.chosen == "array"
+    assert told.refused == {
+        "cuda": "runs on cuda, the arrays are on cpu",
+        "short": "at most two numbers",
+        "formula": "lower on the ladder",
+    }
+    for text in ("scale on cpu", "> array", "vectors", *told.refused.values()):
+        assert text in str(told)
+
+
+def test_explain_takes_a_name_and_computes_nothing():
+    told = kernels.explain("conv2d", IMAGE, KERNEL, padding="same")
+    assert told.chosen == "im2col" and set(told.refused) == {"formula", "shifts"}
+    assert explain("conv2d", IMAGE, np.ones((3, 3, 1, 2)), groups=2).chosen == "shifts"
+    with pytest.raises(ValueError, match="unknown op 'conv3d'; the ops are .*conv2d"):
+        kernels.explain("conv3d", IMAGE, KERNEL)
+    with pytest.raises(ValueError, match="channels"):
+        kernels.explain("conv2d", np.ones((1, 4, 4, 3)), KERNEL)
+
+
+def test_use_forces_a_rung_nests_and_ends():
+    with use(conv2d="formula", max_pool2d="formula"):
+        assert explain("conv2d", IMAGE, KERNEL).chosen == "formula"
+        with use(conv2d="im2col"):
+            told = explain("conv2d", IMAGE, KERNEL)
+            assert told.chosen == "im2col" and told.refused["formula"] == "im2col is forced"
+            assert explain("max_pool2d", IMAGE, 2).chosen == "formula"
+        assert explain("conv2d", IMAGE, KERNEL).chosen == "formula"
+    assert explain("conv2d", IMAGE, KERNEL).chosen == "im2col"
+
+
+def test_use_ends_with_an_exception_too():
+    with pytest.raises(KeyError), use(conv2d="formula"):
+        raise KeyError
+    assert explain("conv2d", IMAGE, KERNEL).chosen == "im2col"
+
+
+def test_use_decorates():
+    @use(conv2d="formula")
+    def chosen():
+        return explain("conv2d", IMAGE, KERNEL).chosen
+
+    assert [chosen(), chosen()] == ["formula", "formula"]
+    assert explain("conv2d", IMAGE, KERNEL).chosen == "im2col"
+
+
+def test_use_holds_in_its_own_thread_only():
+    seen = []
+    with use(conv2d="formula"):
+        thread = threading.Thread(
+            target=lambda: seen.append(explain("conv2d", IMAGE, KERNEL).chosen)
+        )
+        thread.start()
+        thread.join()
+    assert seen == ["im2col"]
+
+
+def test_the_environment_forces_a_rung_and_use_overrides_it(monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT, " conv2d = formula ,lstm=formula,")
+    assert explain("conv2d", IMAGE, KERNEL).chosen == "formula"
+    with use(conv2d="im2col"):
+        assert explain("conv2d", IMAGE, KERNEL).chosen == "im2col"
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("conv2d=winograd", "conv2d has no rung 'winograd'; its rungs are formula, im2col, shifts"),
+        ("conv9d=formula", "unknown op 'conv9d'"),
+        ("formula", "not of the form op=rung"),
+    ],
+)
+def test_a_wrong_environment_is_an_error(monkeypatch, setting, message):
+    monkeypatch.setenv(ENVIRONMENT, setting)
+    with pytest.raises(ValueError, match=f"{ENVIRONMENT}.*{message}"):
+        kernels.conv2d(IMAGE, KERNEL)
+
+
+def test_unknown_choices_are_errors_that_name_the_possible_ones():
+    with pytest.raises(ValueError, match="unknown op 'conv9d'; the ops are .*conv2d"):
+        use(conv9d="formula")
+    with pytest.raises(ValueError, match="rungs are formula, im2col, shifts"):
+        use(conv2d="winograd")
+
+
+def test_a_forced_rung_that_cannot_run_is_an_error():
+    message = r"'shifts' was asked for but cannot run here: depthwise.*eligible here: .*im2col"
+    with use(conv2d="shifts"), pytest.raises(ValueError, match=message):
+        kernels.conv2d(IMAGE, KERNEL)
+    x, w = strict_array.to_strict(IMAGE), strict_array.to_strict(KERNEL)
+    message = "runs on cpu, the arrays are on strict; eligible here: im2col"
+    with use(conv2d="formula"), pytest.raises(ValueError, match=message):
+        kernels.conv2d(x, w)
+    with use(conv2d="shifts"):
+        told = explain("conv2d", IMAGE, KERNEL)
+    assert told.chosen is None and told.refused["shifts"].startswith("depthwise")
+
+
+def test_no_rung_at_all(scale):
+    del scale.rungs["array"]
+    with pytest.raises(ValueError, match="scale: no rung can run these arguments .*runs on cpu"):
+        scale(strict_array.to_strict(np.ones(2)))
+
+
+def test_arrays_of_two_devices_are_refused():
+    with pytest.raises(TypeError, match=r"cpu, strict.*\.to\('cpu'\)"):
+        kernels.conv2d(IMAGE, strict_array.to_strict(KERNEL))
+
+
+def test_every_ladder_starts_with_its_formula_and_says_why():
+    for name, op in kernels.ladders().items():
+        assert list(op.rungs)[0] == "formula" and len(op.rungs) >= 2, name
+        assert getattr(kernels, name) is op and op.__doc__, name
+        assert all(step.why for step in op.rungs.values()), name
+
+
+def test_unknown_device_of_a_rung(scale):
+    with pytest.raises(ValueError, match="'any', 'cpu' or 'cuda'"):
+        rung(scale, device="gpu", why="")

@@ -94,6 +94,29 @@ def track(
 
 
 @app.command()
+def train(
+    data: Annotated[Path, typer.Argument(
+        metavar="DATA", help="A folder with photos/ (pictures to render scenes from), train/ "
+        "(annotated sequences, see evaluate), or both.")],
+    output: Annotated[Path, typer.Option(
+        metavar="DIR", help="Where weights, checkpoints and the log go.")] = Path("train-output"),
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps.")] = 8000,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Go on from the checkpoint in DIR.")] = False,
+    workers: Annotated[int, typer.Option(
+        min=1, metavar="N", help="Processes that prepare the data.")] = 1,
+    device: Device = "cpu",
+    json: Json = None,
+):
+    """Train the recurrent tracker's network from scratch, with this project's own engine."""
+    with _user_errors():
+        from tracker.training import train_command
+        with _device(device, "recurrent"):
+            train_command(data, output, steps, seed, resume, workers, json)
+
+
+@app.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder of sequences: NAME/groundtruth_rect.txt (a box x,y,w,h a "

@@ -35,10 +35,10 @@ def annotate(frame, state, number, truth=None, trail=(), scale=1):
     height, width = (max(round(n * scale), 1) for n in frame.shape[:2])
     image = cv2.resize(frame, (width, height),
                        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    thick = max(round(min(width, height) / 240), 1)
+    thick = max(round(min(width, height) / 180), 1)
     if len(trail) > 1:
         points = _pixels(np.array(trail) * scale).reshape(-1, 1, 2)
-        cv2.polylines(image, [points], False, TRAIL, thick, cv2.LINE_AA)
+        cv2.polylines(image, [points], False, TRAIL, max(thick - 1, 1), cv2.LINE_AA)
     if truth is not None and np.isfinite(truth).all():
         _dashed(image, np.array(truth) * scale, thick)
     colour = LOST if state.lost else FOUND

@@ -115,6 +115,10 @@ def test_evaluate(images, tmp_path):
     assert "there are no images" in refuse("evaluate", _only_boxes(tmp_path))
 
 
+def test_train_says_what_data_it_wants(tmp_path):
+    assert "no training data" in refuse("train", tmp_path, "--output", tmp_path / "out")
+
+
 def _only_boxes(folder):
     (folder / "empty").mkdir()
     (folder / "empty" / "groundtruth.txt").write_text("1,2,3,4\n")

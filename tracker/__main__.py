@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,11 +11,12 @@ from tracker import OPENCV, names
 # Everything heavy is imported inside the commands: --help has to be quick.
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode="markdown",
                   help="Track an object in a video, train the tracker, measure it.")
 
-Json = Annotated[Optional[Path], typer.Option(
+Json = Annotated[Path | None, typer.Option(
     "--json", metavar="FILE", help="Write the results to this JSON file too.")]
-Name = Annotated[Optional[str], typer.Option(
+Name = Annotated[str | None, typer.Option(
     "--tracker", metavar="NAME",
     help=f"One of {', '.join(names())}. The first is the default; {', '.join(OPENCV)} are "
     "OpenCV's.")]
@@ -50,7 +51,7 @@ def track(
     source: Annotated[str, typer.Argument(
         metavar="VIDEO|FOLDER|CAMERA",
         help="A video file, a folder of images, or a camera's number (0 is the first).")],
-    box: Annotated[Optional[str], typer.Option(
+    box: Annotated[str | None, typer.Option(
         metavar="x,y,w,h", help="The target in the first frame, in pixels, x and y the top-left "
         "corner, from 0. Without it you drag a box with the mouse.")] = None,
     tracker: Name = None,
@@ -121,11 +122,11 @@ def evaluate(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder of sequences: NAME/groundtruth_rect.txt (a box x,y,w,h a "
         "line) with images in NAME/img/, or NAME.mp4 with NAME.txt.")],
-    trackers: Annotated[Optional[str], typer.Option(
+    trackers: Annotated[str | None, typer.Option(
         metavar="A,B", help="Only these trackers; the baselines always join.")] = None,
     jobs: Annotated[int, typer.Option(
         min=1, metavar="N", help="Processes that share the work, each on one thread.")] = 1,
-    max_frames: Annotated[Optional[int], typer.Option(
+    max_frames: Annotated[int | None, typer.Option(
         min=1, metavar="N", help="Judge only the first N frames of each sequence.")] = None,
     absent: Annotated[str, typer.Option(
         metavar="lasot|otb", help="Frames without the target: left out (lasot) or counted as "

@@ -306,8 +306,8 @@ def seed_gradient(y, g):
             raise ValueError(f"backward() of a tensor of shape {y.shape} needs a gradient of that "
                              "shape; only a scalar can do without: y.sum().backward()")
         return Tensor(backend.array_module(y.data).ones_like(y.data))
-    g = _as_operand(g)
-    g = g if isinstance(g, Tensor) else tensor(g, dtype=y.dtype, device=y.device)
+    if not isinstance(g, Tensor):
+        g = tensor(g, dtype=y.dtype, device=y.device)
     if g.shape != y.shape:
         raise ValueError(f"a gradient of shape {g.shape} was given for a tensor of shape {y.shape}")
     return g

@@ -239,7 +239,9 @@ _conj.vjp(x=lambda g: conj(g))
 
 def conj(x):
     """The complex conjugate; a real tensor or number as it is."""
-    return _conj(x) if isinstance(x, Tensor) and x.data.dtype.kind == "c" else x
+    if isinstance(x, Tensor):
+        return _conj(x) if x.data.dtype.kind == "c" else x
+    return x.conjugate()
 
 
 @op

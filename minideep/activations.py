@@ -1,11 +1,11 @@
 """Activation functions by Keras's names, as layers take them: activation="relu"."""
 
 from minideep import ops
-from minideep.ops import (elu, exp, gelu, hard_sigmoid, hard_swish, leaky_relu, log_softmax, relu,
-                          sigmoid, silu, softmax, softplus, tanh)
+from minideep.ops import (elu, exp, gelu, hard_sigmoid, hard_swish, leaky_relu,  # noqa: F401
+                          log_softmax, relu, sigmoid, silu, softmax, softplus, tanh)
 
-__all__ = """elu exponential gelu get hard_sigmoid hard_silu hard_swish leaky_relu linear log_softmax
-relu relu6 sigmoid silu softmax softplus swish tanh""".split()
+__all__ = """elu exponential gelu get hard_sigmoid hard_silu hard_swish leaky_relu linear
+log_softmax relu relu6 sigmoid silu softmax softplus swish tanh""".split()
 
 
 def linear(x):

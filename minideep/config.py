@@ -62,8 +62,9 @@ def serialize(value):
         return [serialize(v) for v in value]
     if isinstance(value, dict):
         return {name: serialize(v) for name, v in value.items()}
-    if callable(value) and activations.functions.get(getattr(value, "__name__", None)) is value:
-        return value.__name__
+    for name, function in activations.functions.items():
+        if function is value:
+            return name
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     raise TypeError(f"{value!r} cannot be written to a file: give an activation or initializer by its "

@@ -162,7 +162,9 @@ class Orthogonal(Initializer):
         return self.gain * (q if rows >= columns else q.T).reshape(shape)
 
 
-_names = {re.sub("(?<=[a-z])(?=[A-Z])", "_", c).lower(): globals()[c] for c in __all__ if c != "get"}
+_names = {re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower(): globals()[name]
+          for name in __all__ if name != "get"}
+_names.update(normal=RandomNormal, uniform=RandomUniform)
 
 
 def get(initializer):

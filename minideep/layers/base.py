@@ -16,7 +16,6 @@ weights, in the order in which the attributes were set.
 import contextvars
 import functools
 import inspect
-import itertools
 import re
 import warnings
 from collections import Counter
@@ -67,12 +66,11 @@ class Layer(Configurable):
                  input_dim=None, batch_input_shape=None, **unknown):
         if unknown:
             raise TypeError(f"{type(self).__name__}() got an unexpected argument "
-                            f"{next(iter(unknown))!r}; it takes {', '.join(_options(type(self)))}")
+                            f"{next(iter(unknown))!r}; it takes {', '.join(self.options())}")
         if str(dtype) not in ("float32", "float64"):
             raise ValueError(f"a layer's dtype is 'float32' or 'float64', got {dtype!r}")
         if name is None:
-            kind = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
-            kind = re.sub("(?<=[0-9])_d", "d", kind)  # conv2d, as in Keras
+            kind = re.sub("(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
             name = f"{kind}_{_made[kind]}" if _made[kind] else kind
             _made[kind] += 1
         if input_dim is not None:
@@ -82,6 +80,14 @@ class Layer(Configurable):
         self.name, self.dtype, self.built, self.build_shape = name, str(dtype), False, None
         self.batch_input_shape = None if batch_input_shape is None else tuple(batch_input_shape)
         self._weights, self._frozen, self._device, self._trainable = {}, set(), None, trainable
+
+    @classmethod
+    def options(cls):
+        """Names of the arguments that the constructor takes, those of its base classes included."""
+        chain = [c.__init__ for c in cls.__mro__ if c is not object and "__init__" in vars(c)]
+        return list(dict.fromkeys(
+            p.name for init in chain for p in list(inspect.signature(init).parameters.values())[1:]
+            if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)))
 
     # -------------------------------------------------------------------------- what subclasses write
 
@@ -198,9 +204,8 @@ class Layer(Configurable):
 
     def named_weights(self):
         """{"kernel": tensor, "cell.bias": tensor, ...}: each weight by the attributes to it."""
-        found = {prefix + name: weight for prefix, layer in self._walk("", set())
-                 for name, weight in layer._own().items()}
-        return found
+        return {prefix + name: weight for prefix, layer in self._walk("", set())
+                for name, weight in layer._own().items()}
 
     @property
     def weights(self):
@@ -210,9 +215,11 @@ class Layer(Configurable):
     @property
     def trainable_weights(self):
         """The weights that an optimizer should change."""
-        found = {id(w): w for layer in self.sublayers() if layer._trainable
-                 for name, w in layer._own().items() if name not in layer._frozen}
-        return list(found.values())
+        if not self._trainable:
+            return []
+        found = [w for name, w in self._own().items() if name not in self._frozen]
+        found += [w for _, child in self._children() for w in child.trainable_weights]
+        return list({id(w): w for w in found}.values())
 
     @property
     def non_trainable_weights(self):
@@ -302,15 +309,6 @@ def check_shape(layer, shape, axes, size=None):
         raise ValueError(f"{layer.name} " + (
             f"needs to know the last axis of its input, got {shape}" if shape[-1] is None else
             f"was built for inputs with a last axis ({names[-1]}) of {size}, got {shape}"))
-
-
-def _options(cls):
-    """Names of all arguments that the constructors of `cls` take."""
-    names = itertools.chain.from_iterable(
-        inspect.signature(c.__init__).parameters.values() for c in cls.__mro__ if "__init__" in vars(c)
-        and c is not object)
-    return list(dict.fromkeys(
-        p.name for p in names if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)))
 
 
 def _layers_in(value, name):

@@ -1,7 +1,7 @@
 """Recurrent layers on sequences (N, T, I): cells that make one step, and layers that repeat it.
 
 A cell is any layer with a `state_size` (an integer, or one for each of its states) and a
-call(x, states) -> (output, new states). RNN repeats it over time. The three cells here also have a
+call(x, [state, ...]) -> (output, [new state, ...]). RNN repeats it over time. The three cells here also have a
 `scan`, all steps in one fused op, which serves unless an unusual activation or recurrent dropout asks
 for the steps one by one. Both ways give the same numbers.
 
@@ -114,8 +114,9 @@ class LSTMCell(_Cell):
 
     gates = 4
 
-    def __init__(self, units, *args, unit_forget_bias=True, **kwargs):
-        super().__init__(units, *args, **kwargs)
+    def __init__(self, units, activation="tanh", recurrent_activation="sigmoid", use_bias=True,
+                 unit_forget_bias=True, **kwargs):
+        super().__init__(units, activation, recurrent_activation, use_bias, **kwargs)
         self.state_size = [units, units]
         self.unit_forget_bias = unit_forget_bias
 
@@ -146,8 +147,9 @@ class GRUCell(_Cell):
 
     gates = 3
 
-    def __init__(self, units, *args, reset_after=True, **kwargs):
-        super().__init__(units, *args, **kwargs)
+    def __init__(self, units, activation="tanh", recurrent_activation="sigmoid", use_bias=True,
+                 reset_after=True, **kwargs):
+        super().__init__(units, activation, recurrent_activation, use_bias, **kwargs)
         self.reset_after = reset_after
 
     def bias_start(self, width):
@@ -192,6 +194,8 @@ class RNN(Layer):
     state where that enters a step. Call with initial_state=[...] to start elsewhere than at zero.
     """
 
+    supports_masking = True
+
     def __init__(self, cell, return_sequences=False, return_state=False, go_backwards=False,
                  stateful=False, unroll=False, zero_output_for_mask=False, gradient_gate=None,
                  **kwargs):
@@ -202,8 +206,6 @@ class RNN(Layer):
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.stateful = go_backwards, stateful
         self.zero_output_for_mask, self.states = zero_output_for_mask, None
-
-    supports_masking = True
 
     @property
     def state_sizes(self):
@@ -261,7 +263,7 @@ class RNN(Layer):
         return mask.data.astype(bool)
 
     def _loop(self, x, states, mask, training):
-        several, outputs = isinstance(self.cell.state_size, (list, tuple)), []
+        outputs = []
         options = {"training": training}
         if hasattr(self.cell, "dropout_masks"):
             options["masks"] = self.cell.dropout_masks(x[:, 0]) if training else (None, None)
@@ -269,7 +271,7 @@ class RNN(Layer):
             entering = states
             if self.gradient_gate is not None:
                 entering = [ops.gradient_gate(s, *self.gradient_gate) for s in states]
-            y, new = self.cell(x[:, t], entering if several else entering[0], **options)
+            y, new = self.cell(x[:, t], entering, **options)
             new = list(new) if isinstance(new, (list, tuple)) else [new]
             if mask is not None:
                 keep = Tensor(mask[:, t, None])
@@ -296,32 +298,48 @@ class RNN(Layer):
         return (input_shape[1] or 1) * self.cell.flops((input_shape[0], input_shape[2]))
 
 
-_of_layer = frozenset("return_sequences return_state go_backwards stateful unroll zero_output_for_mask "
-                      "gradient_gate name trainable input_shape input_dim batch_input_shape".split())
+class _OneCell(RNN):
+    """The layers below take the arguments of their cell and those of RNN."""
+
+    def __init__(self, units, dtype="float32", trainable=True, **options):
+        of_cell = set(self.cell_class.options()) - set(Layer.options())
+        cell = self.cell_class(units, dtype=dtype, trainable=trainable, **{
+            name: options.pop(name) for name in list(options) if name in of_cell})
+        super().__init__(cell, dtype=dtype, trainable=trainable, **options)
+        self.units = cell.units
+
+    @classmethod
+    def options(cls):
+        names = [*cls.cell_class.options(), *super().options()]
+        return [name for name in dict.fromkeys(names) if name != "cell"]
 
 
-def _layer_of(cell_class):
-    """The __init__ of the layer that repeats this cell: the cell's arguments, and those of RNN."""
-    def __init__(self, units, *args, dtype="float32", **kwargs):
-        of_rnn = {name: kwargs.pop(name) for name in list(kwargs) if name in _of_layer}
-        cell = cell_class(units, *args, dtype=dtype, trainable=of_rnn.get("trainable", True), **kwargs)
-        RNN.__init__(self, cell, dtype=dtype, **of_rnn)
-    return __init__
+class SimpleRNN(_OneCell):
+    """SimpleRNNCell over time."""
+    cell_class = SimpleRNNCell
+
+    def __init__(self, units, activation="tanh", use_bias=True, **kwargs):
+        super().__init__(units, activation=activation, use_bias=use_bias, **kwargs)
 
 
-class SimpleRNN(RNN):
-    """SimpleRNNCell over time; takes the arguments of both."""
-    __init__ = _layer_of(SimpleRNNCell)
+class GRU(_OneCell):
+    """GRUCell over time."""
+    cell_class = GRUCell
+
+    def __init__(self, units, activation="tanh", recurrent_activation="sigmoid", use_bias=True,
+                 **kwargs):
+        super().__init__(units, activation=activation, recurrent_activation=recurrent_activation,
+                         use_bias=use_bias, **kwargs)
 
 
-class GRU(RNN):
-    """GRUCell over time; takes the arguments of both."""
-    __init__ = _layer_of(GRUCell)
+class LSTM(_OneCell):
+    """LSTMCell over time."""
+    cell_class = LSTMCell
 
-
-class LSTM(RNN):
-    """LSTMCell over time; takes the arguments of both."""
-    __init__ = _layer_of(LSTMCell)
+    def __init__(self, units, activation="tanh", recurrent_activation="sigmoid", use_bias=True,
+                 **kwargs):
+        super().__init__(units, activation=activation, recurrent_activation=recurrent_activation,
+                         use_bias=use_bias, **kwargs)
 
 
 # ---------------------------------------------------------------------- layers around other layers

@@ -1,5 +1,6 @@
 """python -m tracker demo | track | train | evaluate"""
 
+import os
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,8 @@ Name = Annotated[str | None, typer.Option(
     "--tracker", metavar="NAME",
     help=f"One of {', '.join(names())}. The first is the default; {', '.join(OPENCV)} are "
     "OpenCV's.")]
-Device = Annotated[str, typer.Option(
-    metavar="cpu|cuda", help="Where the tracker computes.")]
+Device = Annotated[str | None, typer.Option(
+    metavar="cpu|cuda", help="Where the tracker computes (default: MINIDEEP_DEVICE, or cpu).")]
 Show = Annotated[bool, typer.Option(
     "--show", help="Show the frames in a window while tracking (close it to stop).")]
 
@@ -32,7 +33,7 @@ def demo(
         "demo-output"),
     tracker: Name = None,
     show: Show = False,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ):
     """Track an object in the two videos that come with the package.
@@ -42,8 +43,8 @@ def demo(
     """
     with _user_errors():
         from tracker.demo import demo as run
-        with _device(device, tracker):
-            run(output, tracker, show, device, json)
+        with _device(device, tracker) as where:
+            run(output, tracker, show, where, json)
 
 
 @app.command()
@@ -58,7 +59,7 @@ def track(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(
         "track-output"),
     show: Show = False,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ):
     """Track an object in your own video, images or camera.
@@ -78,17 +79,17 @@ def track(
 
         given = None if box is None else _parse_box(box)
         name = package.DEFAULT if tracker is None else tracker
-        with _device(device, name), FrameSource(source) as frames:
+        with _device(device, name) as where, FrameSource(source) as frames:
             follower = package.load(name)
             if given is None:
                 given = Window("choose the target").choose_box(frames.first)
             window = Window(f"{frames.stem}, {name}") if show else None
-            summary = run(frames, follower, given, output, name=name, device=device,
+            summary = run(frames, follower, given, output, name=name, device=where,
                           window=window)
         if window is not None:
             window.close()
         console = Console()
-        console.print(results_table({frames.stem: summary}, f"{name} on {device}"))
+        console.print(results_table({frames.stem: summary}, f"{name} on {where}"))
         print_files(summary, console)
         if json:
             write_json(summary, json)
@@ -107,7 +108,7 @@ def train(
         "--resume", help="Go on from the checkpoint in DIR.")] = False,
     workers: Annotated[int, typer.Option(
         min=1, metavar="N", help="Processes that prepare the data.")] = 1,
-    device: Device = "cpu",
+    device: Device = None,
     json: Json = None,
 ):
     """Train the recurrent tracker's network from scratch, with this project's own engine."""
@@ -121,7 +122,7 @@ def train(
 def evaluate(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder of sequences: NAME/groundtruth_rect.txt (a box x,y,w,h a "
-        "line) with images in NAME/img/, or NAME.mp4 with NAME.txt.")],
+        "line) with images in NAME/img/, or NAME.mp4 with NAME.boxes.txt.")],
     trackers: Annotated[str | None, typer.Option(
         metavar="A,B", help="Only these trackers; the baselines always join.")] = None,
     jobs: Annotated[int, typer.Option(
@@ -153,13 +154,11 @@ def _parse_box(text):
 
 @contextmanager
 def _device(name, tracker):
-    """Make the tracker compute on this device."""
+    """Make the tracker compute on this device, and give its name."""
+    name = name or os.environ.get("MINIDEEP_DEVICE") or "cpu"
     if name not in ("cpu", "cuda"):
         raise ValueError(f"--device is cpu or cuda, not {name!r}")
-    if name == "cpu":
-        yield
-        return
-    if tracker in ("first", "velocity", *OPENCV):
+    if name == "cuda" and tracker in ("first", "velocity", *OPENCV):
         raise ValueError(f"--device cuda: the tracker {tracker} computes on the cpu only")
     import minideep
     with ExitStack() as stack:
@@ -167,7 +166,7 @@ def _device(name, tracker):
             stack.enter_context(minideep.device(name))
         except RuntimeError as error:       # no GPU, no CuPy: it says what is missing
             raise OSError(str(error)) from error
-        yield
+        yield name
 
 
 @contextmanager

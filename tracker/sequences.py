@@ -189,7 +189,8 @@ def read_sequence(path):
         return Sequence(path.stem, frames, read_boxes(box_file, len(frames)))
     boxes = read_boxes(box_file)
     folder = path / "img" if (path / "img").is_dir() else path
-    images = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_TYPES), key=_natural)
+    images = sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGE_TYPES),
+                    key=natural_order)
     if not images:
         raise FileNotFoundError(f"{box_file} has boxes, but there are no images in {folder}: "
                                 f"{LAYOUT}")
@@ -206,7 +207,7 @@ def find_sequences(folder):
         raise FileNotFoundError(f"{folder} does not exist: {LAYOUT}")
     if _box_file(folder) is not None:
         return [read_sequence(folder)]
-    inside = sorted(folder.iterdir(), key=_natural) if folder.is_dir() else []
+    inside = sorted(folder.iterdir(), key=natural_order) if folder.is_dir() else []
     found = [read_sequence(path) for path in inside if _box_file(path) is not None]
     if not found:
         raise FileNotFoundError(f"no sequence in {folder}: {LAYOUT}")
@@ -222,7 +223,7 @@ def _box_file(path):
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _natural(path):
-    # 2.jpg before 10.jpg: numbers compare as numbers
+def natural_order(path):
+    """Sort key that puts 2.jpg before 10.jpg: numbers compare as numbers."""
     return [(int(word), "") if word.isdecimal() else (-1, word)
             for word in re.split(r"(\d+)", path.name.lower())]

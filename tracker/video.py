@@ -10,13 +10,12 @@ name in the same folder, which is renamed at the end.
 
 import math
 import os
-import re
 from contextlib import contextmanager
 from pathlib import Path
 
 from tracker.boxes import check_frame
 from tracker.opencv import import_cv2
-from tracker.sequences import IMAGE_TYPES
+from tracker.sequences import IMAGE_TYPES, natural_order
 
 
 class FrameSource:
@@ -48,7 +47,7 @@ class FrameSource:
             raise FileNotFoundError(f"{text} does not exist: expected a video file, a folder of "
                                     "images, or a camera's number (0 is the first)")
         elif Path(text).is_dir():
-            self._images = [p for p in sorted(Path(text).iterdir(), key=_natural)
+            self._images = [p for p in sorted(Path(text).iterdir(), key=natural_order)
                             if p.suffix.lower() in IMAGE_TYPES]
             self.count = len(self._images)
             if not self._images:
@@ -234,12 +233,6 @@ def replacing(path):
 def _partial(path):
     # same folder, so that the rename is atomic; same ending, by which OpenCV knows the format
     return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-
-
-def _natural(path):
-    # 2.jpg before 10.jpg: numbers compare as numbers
-    return [(int(word), "") if word.isdecimal() else (-1, word)
-            for word in re.split(r"(\d+)", path.name.lower())]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Ops that move numbers about. Each one's derivative is another of them."""
 
-import builtins
+import itertools
 
 import numpy as np
 
@@ -150,17 +150,12 @@ def flip(x, axis):
 # ---------------------------------------------------------------------------------------- joining
 
 @op
-def _concatenate(*xs, axis):
+def _concatenate(*xs, axis, cuts):
     return module(*xs).concatenate(xs, axis=axis)
 
 
-def _concatenate_vjp(g, i, xs_shape, axis):
-    start = builtins.sum(shape[axis] for shape in xs_shape[:i])
-    part = slice(start, start + xs_shape[i][axis])
-    return getitem(g, index=(slice(None),) * (axis % len(xs_shape[i])) + (part,))
-
-
-_concatenate.vjp(xs=_concatenate_vjp)
+_concatenate.vjp(xs=lambda g, i, axis, cuts: getitem(
+    g, index=(slice(None),) * axis + (slice(cuts[i], cuts[i + 1]),)))
 
 
 def concatenate(xs, axis=0):
@@ -168,7 +163,9 @@ def concatenate(xs, axis=0):
     xs = list(xs)
     if not xs:
         raise ValueError("concatenate() wants at least one tensor")
-    return _concatenate(*xs, axis=axis)
+    axis = axis_of(axis, xs[0].ndim)
+    cuts = (0, *itertools.accumulate(x.shape[axis] for x in xs))
+    return _concatenate(*xs, axis=axis, cuts=cuts)
 
 
 def stack(xs, axis=0):

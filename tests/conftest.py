@@ -1,0 +1,27 @@
+"""Options of the whole suite. `--run-slow` runs what takes minutes and gives Hypothesis 100 examples
+instead of 15; the examples are the same in every run."""
+
+import hypothesis
+import pytest
+
+COMMON = dict(deadline=None, derandomize=True, database=None,
+              suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.register_profile("default", max_examples=15, **COMMON)
+hypothesis.settings.register_profile("thorough", max_examples=100, **COMMON)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
+
+
+def pytest_configure(config):
+    slow = config.getoption("--run-slow")
+    hypothesis.settings.load_profile("thorough" if slow else "default")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--run-slow"):
+        skip = pytest.mark.skip(reason="slow; runs with --run-slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)

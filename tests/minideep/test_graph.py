@@ -1,0 +1,386 @@
+"""The graph as a data structure: its size, its life, and what passes through it."""
+
+import gc
+import inspect
+import sys
+import tracemalloc
+import weakref
+
+import hypothesis.stateful as stateful
+import numpy as np
+import pytest
+from hypothesis import settings, strategies as st
+
+import minideep
+from minideep import ops
+from minideep.autograd import Node
+
+
+def leaf(*values):
+    return minideep.tensor(np.array(values, "float64"), requires_grad=True)
+
+
+# -------------------------------------------------------------------------------------------- size
+
+def test_a_graph_100_000_deep():
+    x = leaf(1.0)
+    y = x
+    for _ in range(100_000):
+        y = y + 1.0
+    y.sum().backward()
+    assert x.grad.item() == 1.0
+    y = x
+    for _ in range(100_000):
+        y = y * 1.0
+    del y  # without a way back: it must die without recursion too
+
+
+def test_a_graph_20_000_wide():
+    x = leaf(1.0, 2.0)
+    parts = [x * float(i) for i in range(20_000)]
+    ops.concatenate(parts).sum().backward()
+    assert x.grad.numpy().tolist() == [sum(range(20_000))] * 2
+
+
+def test_a_sum_of_20_000_terms():
+    x, y = leaf(1.0), 0.0
+    for _ in range(20_000):
+        y = y + x * 1.0
+    y.sum().backward()
+    assert x.grad.item() == 20_000
+
+
+def test_two_to_the_60_paths(monkeypatch):
+    calls = []
+    pull = minideep.autograd.Op.pull
+    monkeypatch.setattr(minideep.autograd.Op, "pull",
+                        lambda self, *args: calls.append(self.name) or pull(self, *args))
+    x = leaf(1.0)
+    y = x
+    for _ in range(60):
+        y = y + y
+    y.sum().backward()
+    assert x.grad.item() == 2.0 ** 60
+    assert len(calls) == 61
+
+
+# -------------------------------------------------------------------------------------------- life
+
+def step(w, x, create_graph=False):
+    loss = (ops.tanh(x @ w).reshape(-1)[2:] ** 2).sum()
+    if create_graph:
+        loss = (minideep.grad(loss, w, create_graph=True) ** 2).sum()
+    loss.backward()
+    w.grad = None
+
+
+@pytest.mark.parametrize("create_graph, steps", [(False, 1000), (True, 200)])
+def test_nothing_waits_for_the_garbage_collector(create_graph, steps):
+    w, x = minideep.tensor(np.ones((8, 8)), requires_grad=True), minideep.tensor(np.ones((4, 8)))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(steps // 2):  # Python's own free lists fill up
+            step(w, x, create_graph)
+        tracemalloc.start()
+        step(w, x, create_graph)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(steps):
+            step(w, x, create_graph)
+        after = tracemalloc.get_traced_memory()[0]
+        cycles = gc.collect()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert cycles == 0
+    assert after - before < 250 * steps  # one 8x8 array a step would be over 600
+    alive = [o.op.name for o in gc.get_objects() if type(o) is Node]
+    assert "tanh" not in alive
+
+
+def test_a_graph_dies_with_its_last_tensor():
+    gc.disable()
+    try:
+        x = leaf(1.0, 2.0)
+        y = ops.exp(x)
+        z = y.sum()
+        node, tensor = weakref.ref(y.node), weakref.ref(y)
+        del y
+        assert node() is not None and tensor() is None
+        del z
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+def test_backward_releases_what_was_saved_as_it_goes():
+    x = leaf(1.0, 2.0)
+    y = ops.exp(x) * 3.0
+    middle = y.node.edges[0]
+    y.sum().backward()
+    assert middle.saved == {} and middle.edges is None
+
+
+def test_a_second_way_back_through_a_freed_graph():
+    x = leaf(3.0)
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="freed.*retain_graph=True"):
+        y.backward()
+
+
+def test_a_graph_freed_in_part():
+    x = leaf(3.0)
+    shared = x * x
+    a, b = shared.sum(), (shared * 2.0).sum()
+    a.backward()
+    with pytest.raises(RuntimeError, match="mul was freed"):
+        b.backward()
+
+
+def test_retain_graph():
+    x = leaf(3.0)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.item() == 12.0
+
+
+# ------------------------------------------------------------------------------ changed in place
+
+def by_index(x):
+    x.data[0] = 7.0
+
+
+def by_addition(x):
+    x.data += 1.0
+
+
+def by_sign(x):
+    x.data *= -1.0
+
+
+def by_order(x):
+    x.data[...] = x.data[::-1].copy()
+
+
+def by_swap(x):
+    x.data[[0, 1]] = x.data[[1, 0]]
+
+
+def by_view(x):
+    view = x.data[1:]
+    view -= 2.0
+
+
+def by_rebinding(x):
+    x.data = x.data + 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [4, 1000, 40_000])
+@pytest.mark.parametrize(
+    "change", [by_index, by_addition, by_sign, by_order, by_swap, by_view, by_rebinding])
+def test_a_changed_input_is_reported(change, size, dtype):
+    x = minideep.tensor(np.linspace(1, 2, size, dtype=dtype), requires_grad=True)
+    y = (x * x).sum()
+    change(x)
+    with pytest.raises(RuntimeError, match=r"mul saved .* changed in place"):
+        y.backward()
+
+
+def test_a_changed_output_is_reported():
+    x = leaf(1.0, 2.0)
+    y = ops.exp(x)
+    y.data[0] = 0.0
+    with pytest.raises(RuntimeError, match="exp saved"):
+        y.sum().backward()
+
+
+def test_a_change_through_an_alias_is_reported():
+    x = leaf(1.0, 2.0)
+    half = x[:1]
+    y = (x * x).sum()
+    half.data[0] = 5.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_a_changed_index_is_reported():
+    x, index = leaf(1.0, 2.0, 3.0), np.array([0, 1])
+    y = x[index].sum()
+    index[0] = 2
+    with pytest.raises(RuntimeError, match="getitem saved"):
+        y.backward()
+
+
+def test_a_change_that_no_gradient_needs_is_allowed():
+    x, other = leaf(1.0, 2.0), leaf(1.0, 1.0)
+    y = (x + other).sum()
+    x.data += 1.0      # a sum's gradient does not ask for its inputs
+    y.backward()
+    y = (other * 2.0 + (x * x)).sum()
+    other.data += 1.0  # nor does a product with a number
+    y.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [1 + 2 * 2, 1 + 2 * 3])
+
+
+def test_large_arrays_are_sampled_and_checked_in_full_when_asked():
+    x = minideep.tensor(np.ones(200_000), requires_grad=True)
+    y = (x * x).sum()
+    x.data += 1.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+    with minideep.detect_anomaly():
+        y = (x * x).sum()
+        x.data[123_457] = 0.0
+        with pytest.raises(RuntimeError, match="changed in place"):
+            y.backward()
+
+
+# ------------------------------------------------------------------------------------------- hooks
+
+def test_hooks_on_leaves_and_inside():
+    x, seen = leaf(1.0, 2.0), []
+    y = x * 3.0
+    y.register_hook(lambda g: seen.append(("y", g.numpy().tolist())))
+    x.register_hook(lambda g: seen.append(("x", g.numpy().tolist())))
+    (y * y).sum().backward()
+    assert seen == [("y", [6.0, 12.0]), ("x", [18.0, 36.0])]  # once each, with the whole gradient
+
+
+def test_a_hook_changes_the_gradient_and_can_be_removed():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    remove = y.register_hook(lambda g: g * 10.0)
+    y.sum().backward(retain_graph=True)
+    assert x.grad.numpy().tolist() == [30.0, 30.0]
+    remove()
+    remove()
+    x.grad = None
+    y.sum().backward()
+    assert x.grad.numpy().tolist() == [3.0, 3.0]
+
+
+def test_hooks_run_in_order():
+    x = leaf(1.0)
+    x.register_hook(lambda g: g + 1.0)
+    x.register_hook(lambda g: g * 10.0)
+    x.sum().backward()
+    assert x.grad.item() == 20.0
+
+
+def test_a_tensor_without_gradient_takes_no_hook():
+    with pytest.raises(RuntimeError, match="requires_grad"):
+        minideep.tensor([1.0]).register_hook(print)
+
+
+def test_retain_grad():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    y.retain_grad()
+    (y * y).sum().backward()
+    assert y.grad.numpy().tolist() == [6.0, 12.0]
+    node = weakref.ref(y.node)
+    gc.disable()
+    del y
+    assert node() is None  # the hook holds no cycle
+    gc.enable()
+
+
+def test_a_hook_on_a_leaf_that_a_checkpoint_captures_runs_once():
+    w, seen = leaf(2.0), []
+    w.register_hook(seen.append)
+    y = minideep.checkpoint(lambda x: x * w, leaf(3.0)) + w
+    y.sum().backward()
+    assert [g.item() for g in seen] == [4.0]
+
+
+# -------------------------------------------------------------- a naive engine as the oracle (random)
+
+class Naive:
+    """A value that knows its parents and local slopes; the gradient is summed over all paths."""
+
+    def __init__(self, value, parents=()):
+        self.value, self.parents = value, parents
+
+    def slope(self, leaf):
+        if self is leaf:
+            return 1.0
+        return sum(d * parent.slope(leaf) for parent, d in self.parents)
+
+
+class RandomGraph(stateful.RuleBasedStateMachine):
+    """Any sequence of ops, graphs grown after a way back, freed and retained, against `Naive`."""
+
+    number = st.floats(-1.5, 1.5).map(lambda v: round(v, 3))
+
+    def __init__(self):
+        super().__init__()
+        self.pairs, self.leaves = [], []
+
+    @stateful.initialize(values=st.lists(number, min_size=1, max_size=3))
+    def start(self, values):
+        for value in values:
+            self.add_leaf(value)
+
+    @stateful.rule(value=number)
+    def add_leaf(self, value):
+        pair = leaf(value), Naive(value)
+        self.leaves.append(pair)
+        self.pairs.append(pair)
+
+    def pick(self, data):
+        return data.draw(st.sampled_from(range(max(0, len(self.pairs) - 4), len(self.pairs))))
+
+    @stateful.rule(data=st.data(), name=st.sampled_from(["add", "sub", "mul", "maximum"]))
+    def binary(self, data, name):
+        (a, na), (b, nb) = self.pairs[self.pick(data)], self.pairs[self.pick(data)]
+        tie = 0.5 if na.value == nb.value else None
+        slopes = dict(add=(1, 1), sub=(1, -1), mul=(nb.value, na.value), maximum=(
+            tie or float(na.value > nb.value), tie or float(nb.value > na.value)))[name]
+        y = getattr(ops, name)(a, b)
+        self.pairs.append((y, Naive(y.item(), [(na, slopes[0]), (nb, slopes[1])])))
+
+    @stateful.rule(data=st.data(), name=st.sampled_from(["tanh", "sin", "neg"]))
+    def unary(self, data, name):
+        x, nx = self.pairs[self.pick(data)]
+        y = getattr(ops, name)(x)
+        slope = dict(tanh=1 - np.tanh(nx.value) ** 2, sin=np.cos(nx.value), neg=-1.0)[name]
+        self.pairs.append((y, Naive(y.item(), [(nx, slope)])))
+
+    @stateful.rule(data=st.data())
+    def way_back(self, data):
+        y, ny = self.pairs[self.pick(data)]
+        y.backward(retain_graph=True)
+        for x, nx in self.leaves:
+            expected = ny.slope(nx)
+            got = 0.0 if x.grad is None else x.grad.item()
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+            x.grad = None
+
+    @stateful.rule(data=st.data())
+    def grad_of_one_inside(self, data):
+        (y, ny), (x, nx) = self.pairs[self.pick(data)], self.pairs[self.pick(data)]
+        g = minideep.grad(y, x, retain_graph=True, allow_unused=True)
+        np.testing.assert_allclose(0.0 if g is None else g.item(), ny.slope(nx), rtol=1e-9, atol=1e-9)
+
+
+RandomGraph.TestCase.settings = settings(max_examples=20, stateful_step_count=20)
+TestRandomGraph = RandomGraph.TestCase
+
+
+def test_the_stack_stays_shallow():
+    """The deep graph above would also pass with a raised recursion limit; here it is low."""
+    x = leaf(1.0)
+    y = x
+    for _ in range(5000):
+        y = ops.sin(y)
+    limit = sys.getrecursionlimit()
+    depth = len(inspect.stack()) + 150
+    sys.setrecursionlimit(depth)
+    try:
+        y.sum().backward()
+    finally:
+        sys.setrecursionlimit(limit)
+    assert np.isfinite(x.grad.item())

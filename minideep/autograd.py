@@ -271,18 +271,20 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=No
          allow_unused=False):
     """Gradients of `outputs` (a tensor or a list) with respect to `inputs`, without touching .grad.
 
-    grad_outputs: a tensor for each output; ones where the output is a scalar. create_graph=True
+    grad_outputs: a tensor (a list of them for a list); ones where the output is a scalar. create_graph=True
     records the way back, so that the result can be differentiated again. Returns a tensor where
     `inputs` is one, else a list. An input that the outputs do not depend on is an error, or None
     with allow_unused=True.
     """
     single = isinstance(inputs, Tensor)
+    if isinstance(outputs, Tensor):
+        outputs, grad_outputs = [outputs], None if grad_outputs is None else [grad_outputs]
     outputs, inputs = _as_list(outputs), _as_list(inputs)
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"input {i} of grad() does not require a gradient; make it with "
                              "requires_grad=True")
-    seeds = _as_list(grad_outputs) if grad_outputs is not None else [None] * len(outputs)
+    seeds = [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs)
     if len(seeds) != len(outputs):
         raise ValueError(f"{len(seeds)} grad_outputs were given for {len(outputs)} outputs")
     roots = [(y, seed_gradient(y, seed)) for y, seed in zip(outputs, seeds)]

@@ -111,7 +111,7 @@ def test_unused_inputs():
     with pytest.raises(ValueError, match="input 0 .*requires_grad=True"):
         minideep.grad((x * x).sum(), minideep.tensor([1.0]))
     with pytest.raises(ValueError, match="2 grad_outputs were given for 1"):
-        minideep.grad((x * x).sum(), x, [1.0, 1.0])
+        minideep.grad([(x * x).sum()], x, [1.0, 1.0])
 
 
 def test_grad_outputs():

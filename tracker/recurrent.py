@@ -1,0 +1,271 @@
+"""A tracker that is one recurrent network: look, compare, remember, point.
+
+    tracker = RecurrentTracker.load()
+    tracker.init(frame, (x, y, w, h))
+    state = tracker.update(next_frame)
+
+For each frame the network gets square crops of the first frame (once), of the last frame and of
+this one, each around the target with a margin. One small CNN looks at all three. The target's
+features, as in the first frame and as in the last, slide over this frame's features as the kernels
+of a convolution (a correlation: Bertinetto et al., SiamFC, 2016); where they agree, the target is.
+Dense layers and two LSTMs, which remember how it moved and looked, correct that place to a box and
+say whether the target is there at all (Gordon et al., Re3, 2018).
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from minideep import Tensor, layers, no_grad, ops, tensor
+from minideep.device import current_device
+from minideep.initializers import RandomNormal
+from minideep.serialization import assign, load_arrays
+from tracker import State
+from tracker.boxes import as_tuple, check_box, check_frame, check_started
+
+CROP = 64                       # pixels of a crop's side
+CELLS = 16                      # of the CNN's map, whose stride is 4
+TARGET = 6                      # of which the target takes so many, across and down
+MARGIN = CELLS / TARGET         # a crop is so many times as wide and as high as the target's box
+PLACES = CELLS - TARGET + 1     # shifts of the target in whole cells, each way
+REACH = (PLACES - 1) / 2 / TARGET   # the farthest of them, in sizes of the target: 5/6
+GRAY = 127.                     # subtracted from pixels: what lies outside of the frame (0) is gray
+WEIGHTS = Path(__file__).parent / "weights" / "recurrent.safetensors"
+
+
+# ------------------------------------------------------------------------------- the network
+
+
+class Network(layers.Layer):
+    """CNN, correlation, dense layers, LSTMs and heads; about 330,000 weights.
+
+        template = network.template(crops)                          # of the first frame
+        state = network.start(n)
+        corners, presence, places, state = network((template, last, now), state)
+
+    crops (N, CROP, CROP, 3), from `normalise`. corners (N, 4): x1, y1, x2, y2 as parts of the crop,
+    0 to 1, times 10 (did not move: about 3.1, 3.1, 6.9, 6.9). presence (N,): the logit of "the
+    target is visible". places (N, PLACES²): the logarithm of the probability of each shift.
+    """
+
+    CHANNELS, GROUPS, DENSE, UNITS = 32, 8, 128, 64
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        relu = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
+        still = {"kernel_initializer": RandomNormal(stddev=.01)}    # heads that start near zero
+        self.conv1 = layers.Conv2D(32, 7, strides=4, **relu)        # -> (N, 16, 16, 32)
+        self.conv2 = layers.Conv2D(self.CHANNELS, 3, **relu)
+        self.conv3 = layers.Conv2D(self.CHANNELS, 3, **relu)
+        self.embedding = layers.Conv2D(self.CHANNELS, 1)            # what is compared
+
+        self.look1 = layers.Conv2D(32, 3, **relu)                   # -> (N, 11, 11, 32)
+        self.look2 = layers.Conv2D(32, 3, **relu)
+        self.place = layers.Conv2D(5, 1, **still)                   # a logit, and 4 edges
+        self.look3 = layers.Conv2D(16, 3, strides=2, **relu)        # -> (N, 6, 6, 16)
+        self.pair1 = layers.Conv2D(24, 3, strides=2, **relu)        # -> (N, 8, 8, 24)
+        self.pair2 = layers.Conv2D(32, 3, strides=2, **relu)        # -> (N, 4, 4, 32)
+
+        self.dense = layers.Dense(self.DENSE, activation="relu", kernel_initializer="he_normal")
+        self.lstm1 = layers.LSTMCell(self.UNITS)
+        self.lstm2 = layers.LSTMCell(self.UNITS)
+        self.box = layers.Dense(4, **still)
+        self.presence = layers.Dense(1, **still)
+
+    def build(self, input_shape):
+        self.prior = self.add_weight((PLACES ** 2,), "zeros", "prior")  # targets move little
+        self.gain = self.add_weight((), "ones", "gain")                 # of the correlation
+
+    def features(self, crops):
+        """The CNN's map, and the unit vectors that are compared: (N, CELLS, CELLS, CHANNELS) each."""
+        x = self.conv3(self.conv2(self.conv1(crops)))
+        e = self.embedding(x)
+        return x, e / ops.sqrt((e * e).mean(axis=-1, keepdims=True) + .05)
+
+    def template(self, crops):
+        """The target's part of the features: (N, TARGET, TARGET, CHANNELS)."""
+        return middle(self.features(crops)[1], TARGET)
+
+    def start(self, n):
+        """The state before the first step: h and c of both LSTMs, (n, UNITS) each."""
+        zeros = lambda: tensor(np.zeros((n, self.UNITS), "float32"))  # noqa: E731
+        return [[zeros(), zeros()], [zeros(), zeros()]]
+
+    def call(self, crops, state):
+        template, last, now = crops
+        n = now.shape[0]
+        maps, embedded = self.features(ops.concatenate([last, now]))
+        templates = [middle(embedded[:n], TARGET), template]
+        agreement = correlate(embedded[n:], templates, self.GROUPS)     # (N, 11, 11, 2·GROUPS)
+
+        # Where: a probability for each shift of the target, and the box as expected under it.
+        view = ops.concatenate([agreement, middle(maps[n:], PLACES)], axis=-1)
+        view = self.look2(self.look1(view))                             # (N, 11, 11, 32)
+        votes = self.place(view).reshape(n, PLACES ** 2, 5)
+        match = 2 * self.gain * agreement.mean(axis=-1).reshape(n, PLACES ** 2)
+        places = ops.log_softmax(votes[:, :, 0] + match + self.prior)   # (N, 121)
+        shifts = tensor(SHIFTS, device=now.device)                      # (121, 4)
+        corners = (ops.exp(places)[:, :, None] * (votes[:, :, 1:] + shifts)).sum(axis=1)  # (N, 4)
+
+        # How that has to be corrected, and whether it is the target, by what was seen before.
+        pair = self.pair2(self.pair1(ops.concatenate([maps[:n], maps[n:]], axis=-1)))
+        x = ops.concatenate([self.look3(view).reshape(n, -1), pair.reshape(n, -1)], axis=-1)
+        x = self.dense(x)                                               # (N, DENSE)
+        h1, state1 = self.lstm1(x, state[0])
+        h2, state2 = self.lstm2(ops.concatenate([x, h1], axis=-1), state[1])
+        x = ops.concatenate([x, h2], axis=-1)                           # (N, DENSE + UNITS)
+        corners = 10 * (.5 + (corners + self.box(x)) / MARGIN)
+        return corners, self.presence(x)[:, 0], places, [state1, state2]
+
+    def build_now(self):
+        """Make all weights, which layers else do when they are first called. Returns itself."""
+        crops = normalise(np.zeros((1, CROP, CROP, 3)))
+        with no_grad():
+            self((self.template(tensor(crops)), crops, crops), self.start(1))
+        return self
+
+
+def middle(x, size):
+    """The central size x size cells of maps (N, H, W, C); the upper left of two possible middles."""
+    top = (x.shape[1] - size) // 2
+    return x[:, top:top + size, top:top + size]
+
+
+def correlate(x, templates, groups):
+    """Each template (N, k, k, C) slid over its own map x (N, H, W, C), each group of channels for
+    itself: (N, H-k+1, W-k+1, len(templates)·groups), about 1 where they agree.
+
+    It is a depthwise convolution of one image that has all maps as its channels."""
+    n, h, w, c = x.shape
+    k = templates[0].shape[1]
+    image = x.transpose(1, 2, 0, 3).reshape(1, h, w, n * c)
+    add_up = tensor(np.repeat(np.eye(groups, dtype="float32"), c // groups, 0), device=x.device)
+    agreements = []
+    for template in templates:
+        kernel = template.transpose(1, 2, 0, 3).reshape(k, k, 1, n * c)
+        y = ops.conv2d(image, kernel, groups=n * c)                     # (1, h', w', n·c)
+        y = y.reshape(h - k + 1, w - k + 1, n, c) @ add_up              # (h', w', n, groups)
+        agreements.append(y.transpose(2, 0, 1, 3))
+    return ops.concatenate(agreements, axis=-1) * (1 / (k * (c // groups) ** .5))
+
+
+def _shifts():
+    steps = np.linspace(-REACH, REACH, PLACES)
+    y, x = (a.ravel() for a in np.meshgrid(steps, steps, indexing="ij"))
+    return np.stack([x - .5, y - .5, x + .5, y + .5], 1).astype("float32")
+
+
+SHIFTS = _shifts()      # (PLACES², 4): the target's corners at each shift, in units of its size
+
+
+def around(boxes):
+    """The region x, y, w, h that is cropped around each box (..., 4)."""
+    boxes = np.asarray(boxes, np.float64)
+    size = boxes[..., 2:] * MARGIN
+    return np.concatenate([boxes[..., :2] + (boxes[..., 2:] - size) / 2, size], -1)
+
+
+def to_boxes(corners, regions):
+    """The network's corners (N, 4) as boxes in the frames that the regions (N, 4) were cut from."""
+    corners = np.asarray(corners, np.float64) / 10
+    size = regions[:, 2:]
+    return np.concatenate([regions[:, :2] + corners[:, :2] * size,
+                           (corners[:, 2:] - corners[:, :2]) * size], -1)
+
+
+def normalise(pixels):
+    """Pixels 0 to 255 as the network wants them: gray is 0."""
+    return (pixels.astype("float32") - GRAY) / 64
+
+
+# ------------------------------------------------------------------------------- the tracker
+
+
+class RecurrentTracker:
+    """Follows one target with a Network; see the head of this file.
+
+    The network's memory starts afresh every RESET frames, from what it was after the first one:
+    it has never been trained on longer clips. It computes on minideep's current device."""
+
+    RESET = 32
+    LOST, FOUND = .3, .5        # of confidence: lost below the one until above the other
+
+    def __init__(self, network):
+        self.network = network
+        self.device = current_device()
+        network.to(self.device)
+        self.box = None
+
+    @classmethod
+    def load(cls, path=None):
+        """A tracker with the weights in a safetensors file; None: those that come with it."""
+        network = Network().build_now()
+        path = WEIGHTS if path is None else Path(path)
+        assign(network.named_weights(), load_arrays(path)[0], str(path))
+        return cls(network)
+
+    def init(self, frame, box):
+        """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
+        check_frame(frame)
+        self.box = self.first_box = check_box(box, frame)
+        self.frame, self.age, self.lost = frame.copy(), 0, False
+        with no_grad():
+            self.template = self.network.template(self._look(frame, around(self.box)))
+            self.state = self.network.start(1)
+
+    def update(self, frame):
+        """The target's State in the next frame. RuntimeError before init()."""
+        check_started(self.box)
+        check_frame(frame)
+        region = around(self.box)
+        with no_grad():
+            crops = self.template, self._look(self.frame, region), self._look(frame, region)
+            corners, presence, _, self.state = self.network(crops, self.state)
+        self.box = self._sane(to_boxes(corners.numpy(), region[None])[0], frame)
+        confidence = float(1 / (1 + np.exp(-presence.numpy()[0])))
+        self.lost = confidence < (self.FOUND if self.lost else self.LOST)
+
+        self.age += 1
+        if self.age == 1:
+            self.first_state = self.state
+        elif self.age % self.RESET == 0:
+            self.state = self.first_state
+        self.frame = frame.copy()       # a video reader may fill the same array again
+        return State(as_tuple(self.box), confidence, self.lost)
+
+    def _look(self, frame, region):
+        return look(frame, region, self.device)
+
+    def _sane(self, box, frame):
+        """The box with its centre in the frame, and of a size from 1/5 to 5 times the first box's,
+        at least 2 pixels and at most the frame."""
+        limits = np.array(frame.shape[1::-1], np.float64)
+        middle = np.clip(box[:2] + box[2:] / 2, 0, limits)
+        size = np.clip(box[2:], self.first_box[2:] / 5, self.first_box[2:] * 5)
+        size = np.minimum(np.maximum(size, 2), limits)
+        return np.concatenate([middle - size / 2, size])
+
+
+def look(frame, region, device):
+    """The region x, y, w, h of a frame as a crop (1, CROP, CROP, 3) for the network.
+
+    Where the crop has half as many pixels as the region or fewer, pixels are first averaged in
+    blocks, for else most of them would not be looked at. Gray lies outside of the frame."""
+    x, y, w, h = region
+    height, width = frame.shape[:2]
+    fx, fy = max(int(w / CROP), 1), max(int(h / CROP), 1)
+    # the part of the frame that is looked at, in whole blocks
+    left, right = np.clip([np.floor(x) - fx, np.ceil(x + w) + fx], 0, width).astype(int)
+    top, bottom = np.clip([np.floor(y) - fy, np.ceil(y + h) + fy], 0, height).astype(int)
+    columns, rows = max((right - left) // fx, 1), max((bottom - top) // fy, 1)
+    left, top = min(left, width - columns * fx), min(top, height - rows * fy)
+    if left < 0 or top < 0:             # the frame is smaller than one block
+        fx, fy, left, top, columns, rows = 1, 1, 0, 0, width, height
+    part = frame[top:top + rows * fy, left:left + columns * fx]
+    part = tensor(part, device=device).astype("float32")
+    if fx > 1 or fy > 1:
+        part = part.reshape(rows, fy, columns, fx, 3).mean(axis=(1, 3))     # (rows, columns, 3)
+    box = np.array([[(x - left) / fx, (y - top) / fy, w / fx, h / fy]], "float32")
+    part = (part - GRAY) / 64
+    return ops.crop(part[None], tensor(box, device=device), CROP)

@@ -1,0 +1,401 @@
+"""Clips to learn tracking from: scenes rendered out of photographs, and boxed real sequences.
+
+A `Clip` is a few small frames around one target, with the exact box and visibility in each:
+
+    clip = render_clip(rng, photos, times=[0, 20, 21, 22])        # or real_clip(rng, sequence, ...)
+    clip.frames   (T, SIDE, SIDE, 3) uint8 BGR
+    clip.origins  (T, 2)  where each frame's top-left pixel lies in the clip's own plane
+    clip.boxes    (T, 4)  x, y, w, h in that plane, in pixels; the target measures about UNIT pixels
+    clip.visible  (T,)    the part of the target that is neither covered nor outside, 0 to 1
+
+The idea: a network that should follow anything must see many things move. A photo is the
+background, and pieces cut out of other photos move over it: the target, look-alikes and strangers
+behind it, and occluders in front. Position, angle, size and light do random walks, so the true box
+is known to a fraction of a pixel. Everything is decided by the `rng` passed in, so that the same
+seed gives the same clip. After Gordon et al., Re3 (2018), and Held et al., GOTURN (2016).
+"""
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tracker.opencv import import_cv2
+from tracker.sequences import Sequence, find_sequences
+
+SIDE = 96       # pixels of a clip's frames; the target lies near the middle
+UNIT = 24       # the target's width and height there, about
+GRAY = 127      # what lies outside of a frame
+PATCH = 40      # a sprite's texture, in pixels
+
+
+@dataclass
+class Clip:
+    frames: np.ndarray      # (T, SIDE, SIDE, 3) uint8
+    origins: np.ndarray     # (T, 2) float32
+    boxes: np.ndarray       # (T, 4) float32
+    visible: np.ndarray     # (T,) float32
+
+
+# ------------------------------------------------------------------------------- photographs
+
+
+def load_photos(folder):
+    """All JPEG and PNG photos of a folder at half their size, the sprites' scale: BGR arrays.
+
+    Raises ValueError where none can be read."""
+    cv2 = import_cv2()
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    photos = [cv2.imread(str(p), cv2.IMREAD_REDUCED_COLOR_2) for p in paths]
+    photos = [p for p in photos if p is not None and min(p.shape[:2]) >= 64]
+    if not photos:
+        raise ValueError(f"no photo in {folder}: expected .jpg or .png files of 128 pixels or more")
+    return photos
+
+
+def procedural_photo(rng, size=200):
+    """A picture made of noise of many scales with hard-edged shapes on it (size, size, 3) uint8.
+
+    What stands in for a photograph where none is given."""
+    cv2 = import_cv2()
+    picture = np.zeros((size, size, 3), np.float32)
+    for cells in (3, 6, 12, 25, 50, 100):       # 1/f noise, as natural pictures have
+        noise = rng.normal(size=(cells, cells, 3)).astype(np.float32)
+        noise = .5 * noise + .5 * noise.mean(2, keepdims=True)
+        picture += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) / cells ** .5
+    picture = np.clip(rng.uniform(60, 190, 3) + rng.uniform(25, 60) * picture, 0, 255)
+    picture = picture.astype(np.uint8)
+    for _ in range(rng.integers(4, 16)):
+        points = (outline(rng) * rng.uniform(10, 60, 2) + rng.uniform(0, size, 2)).astype(np.int32)
+        cv2.fillPoly(picture, [points], rng.integers(0, 256, 3).tolist(), cv2.LINE_AA)
+    return picture
+
+
+# ------------------------------------------------------------------------------- sprites
+
+
+def outline(rng, points=24):
+    """A random star-shaped outline (points, 2) whose bounds are exactly [-.5, .5] x [-.5, .5]."""
+    theta = np.linspace(0, 2 * np.pi, points, endpoint=False) + rng.uniform(0, 2 * np.pi)
+    power = rng.choice([2., 2.5, 4., 10.])      # an ellipse ... nearly a rectangle
+    c, s = np.cos(theta), np.sin(theta)
+    radius = (np.abs(c) ** power + np.abs(s) ** power) ** (-1 / power)
+    k = np.array([[2], [3], [5]])
+    bumps = rng.uniform(-.25, .25, (3, 1)) * rng.random()
+    radius = radius * (1 + bumps * np.cos(k * theta + rng.uniform(0, 6.3, (3, 1)))).prod(0)
+    shape = np.stack([radius * c, radius * s], 1)
+    low, high = shape.min(0), shape.max(0)
+    return ((shape - low) / (high - low) - .5).astype(np.float32)
+
+
+@dataclass
+class Sprite:
+    """A cut-out of a photo: texture and soft mask (PATCH, PATCH, 3 and 1), and its outline."""
+    texture: np.ndarray
+    mask: np.ndarray
+    shape: np.ndarray
+
+
+def cut_out(rng, photo):
+    """A textured piece of the photo (the most textured of three tries), as a Sprite."""
+    cv2 = import_cv2()
+    height, width = photo.shape[:2]
+    best, best_contrast = None, -1.
+    for _ in range(3):
+        w = int(rng.uniform(.15, .6) * width)
+        h = int(rng.uniform(.15, .6) * height)
+        x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+        piece = photo[y:y + h, x:x + w]
+        contrast = piece[::4, ::4].std()
+        if contrast > best_contrast:
+            best, best_contrast = piece, contrast
+        if contrast > 30:
+            break
+    texture = cv2.resize(best, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+    shape = outline(rng)
+    # fillPoly also fills the border pixels: drawn four times as large, that is little
+    mask = np.zeros((4 * PATCH, 4 * PATCH), np.uint8)
+    corners = ((shape + .5) * 4 * PATCH - .5) * 16      # pixel centres, in 1/16 pixels
+    cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 255, cv2.LINE_8, 4)
+    mask = cv2.resize(mask, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+    return Sprite(texture, mask, shape)
+
+
+def pose_matrix(center, size, angle):
+    """The map (2, 3) of unit coordinates [-.5, .5]² to pixels: turn, stretch, shift."""
+    c, s = np.cos(angle), np.sin(angle)
+    w, h = size
+    return np.array([[c * w, -s * h, center[0]], [s * w, c * h, center[1]]])
+
+
+def bounds(sprite, pose):
+    """x, y, w, h around the sprite's outline under that pose: the exact box."""
+    points = sprite.shape @ pose[:, :2].T + pose[:, 2]
+    low, high = points.min(0), points.max(0)
+    return np.array([*low, *(high - low)])
+
+
+def draw(canvas, sprite, pose, gain=1.):
+    """Blend the sprite onto the canvas (H, W, 3 uint8, in place).
+
+    Returns the part of the canvas that it touches (a pair of slices) and its alpha there
+    (float32), or (None, None) when it lies outside. Pixel (i, j) covers [i, i+1) x [j, j+1)."""
+    cv2 = import_cv2()
+    x, y, w, h = bounds(sprite, pose)
+    x0, y0 = max(int(np.floor(x)), 0), max(int(np.floor(y)), 0)
+    x1 = min(int(np.ceil(x + w)), canvas.shape[1])
+    y1 = min(int(np.ceil(y + h)), canvas.shape[0])
+    if x1 <= x0 or y1 <= y0:
+        return None, None
+    to_pixels = pose @ np.array([[1 / PATCH, 0, -.5], [0, 1 / PATCH, -.5], [0, 0, 1]])
+    # in pixel-centre coordinates: a centre (i) lies at i + .5
+    to_pixels[:, 2] += to_pixels[:, :2] @ [.5, .5] - .5 - [x0, y0]
+    area = (x1 - x0, y1 - y0)
+    texture = cv2.warpAffine(sprite.texture, to_pixels, area, flags=cv2.INTER_LINEAR,
+                             borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(sprite.mask, to_pixels, area, flags=cv2.INTER_LINEAR)
+    if gain != 1.:
+        texture = cv2.convertScaleAbs(texture, alpha=gain)
+    alpha = alpha.astype(np.float32) * (1 / 255)
+    where = slice(y0, y1), slice(x0, x1)
+    canvas[where] = cv2.blendLinear(texture, canvas[where].copy(), alpha, 1 - alpha)
+    return where, alpha
+
+
+# ------------------------------------------------------------------------------- scenes
+
+
+@functools.cache
+def _memory(steps, memory=.8):
+    """The matrix (steps, steps) that makes positions of a walk out of kicks to its velocity:
+    v[t] = memory v[t-1] + kick[t] with v[0] = kick[0] / √(1 - memory²), x[t] = v[1] + ... + v[t]."""
+    lag = np.arange(steps)[:, None] - np.arange(steps)
+    velocity = np.where(lag >= 0, memory ** np.maximum(lag, 0), 0)
+    velocity[:, 0] /= (1 - memory ** 2) ** .5
+    velocity[0] = 0
+    return np.cumsum(velocity, 0) * (1 - memory ** 2) ** .5
+
+
+def _walk(rng, steps, width, scale):
+    """A random walk (steps, width) from 0 whose velocity, of deviation `scale`, is remembered."""
+    return _memory(steps) @ rng.normal(size=(steps, width)) * scale
+
+
+def _log_uniform(rng, low, high):
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def render_clip(rng, photos, times, occlusion=.5):
+    """A rendered clip of the frames `times` (whole numbers, from 0; the first is the template).
+
+    photos: a list of BGR pictures. occlusion: how likely something passes in front.
+    In the first frame nothing covers the target, as when a person draws its box."""
+    cv2 = import_cv2()
+    times = np.asarray(times)
+    steps = int(times.max()) + 1
+    photo = lambda: photos[rng.integers(len(photos))]       # noqa: E731
+    background = photo()
+    source = photo()
+    target = cut_out(rng, source)
+
+    # The random walks, all in units of the target's size.
+    path = _walk(rng, steps, 2, _log_uniform(rng, .01, .25)) * UNIT
+    angle = _walk(rng, steps, 1, _log_uniform(rng, .001, .06))[:, 0]
+    growth = np.clip(_walk(rng, steps, 2, _log_uniform(rng, .002, .03)), -.7, .7)
+    growth = np.clip(growth + _walk(rng, steps, 1, _log_uniform(rng, .002, .03)), -.7, .7)
+    sizes = UNIT * np.exp(rng.normal(0, .12, 2) + growth)
+    light = 1 + .5 * np.tanh(_walk(rng, steps, 1, .02)[:, 0])
+    # The camera follows, more or less: the background moves by what is left over.
+    lag = rng.uniform(0, 1)
+    camera = (1 - lag) * path + _walk(rng, steps, 2, _log_uniform(rng, .005, .1)) * UNIT
+    zoom = _log_uniform(rng, .5, 1.3)
+    turn = rng.uniform(-.3, .3)
+
+    others = []                     # (sprite, in front?, positions (steps, 2), size, angle)
+    for index in range(rng.integers(1, 6)):
+        front = index < 2 and rng.random() < occlusion
+        twin = rng.random() < .3
+        sprite = cut_out(rng, source if twin else photo())
+        if twin and rng.random() < .5:
+            sprite = target         # the target's double
+        drift = _walk(rng, steps, 2, _log_uniform(rng, .005, .15)) * UNIT
+        size = UNIT * np.exp(rng.normal(0, .35, 2))
+        if front:                   # passes the target some time
+            hit = times[rng.integers(len(times))] + rng.integers(-4, 5)
+            speed = rng.normal(size=2) * _log_uniform(rng, .01, .3) * UNIT
+            near = path[np.clip(hit, 0, steps - 1)] + rng.normal(0, .3, 2) * UNIT
+            spot = near + speed * (np.arange(steps)[:, None] - hit)
+        else:
+            distance = rng.uniform(.7, 1.8) * UNIT
+            theta = rng.uniform(0, 2 * np.pi)
+            pick = times[rng.integers(len(times))]
+            spot = path[pick] + distance * np.array([np.cos(theta), np.sin(theta)]) \
+                + drift - drift[pick]
+        others.append((sprite, front, spot, size, rng.uniform(-.6, .6)))
+
+    count = len(times)
+    frames = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    origins = np.empty((count, 2), np.float32)
+    boxes = np.empty((count, 4), np.float32)
+    visible = np.empty(count, np.float32)
+    middle = np.array(background.shape[1::-1]) / 2 + rng.normal(0, 12, 2)
+    c, s = np.cos(turn), np.sin(turn)
+    for i, t in enumerate(times):
+        origin = np.round(path[t] - SIDE / 2 + rng.uniform(-10, 10, 2))
+        # plane -> background photo: x_photo = zoom·R·(x - camera) + middle
+        to_photo = zoom * np.array([[c, -s], [s, c]])
+        shift = to_photo @ (origin + .5 - camera[t]) + middle - .5
+        frame = cv2.warpAffine(background, np.column_stack([to_photo, shift]), (SIDE, SIDE),
+                               flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                               borderMode=cv2.BORDER_REFLECT)
+        for sprite, front, spot, size, tilt in others:
+            if not front:
+                draw(frame, sprite, pose_matrix(spot[t] - origin, size, tilt))
+        pose = pose_matrix(path[t] - origin, sizes[t], angle[t])
+        box = bounds(target, pose)
+        where, alpha = draw(frame, target, pose, light[t])
+        seen = np.zeros((SIDE, SIDE), np.float32)
+        whole = 0.
+        if where is not None:
+            seen[where] = alpha
+            whole = abs(np.linalg.det(pose[:, :2])) * _area(target.shape)
+        for sprite, front, spot, size, tilt in others:
+            if front and i > 0:
+                where, alpha = draw(frame, sprite, pose_matrix(spot[t] - origin, size, tilt))
+                if where is not None:
+                    seen[where] *= 1 - alpha
+        frames[i] = frame
+        origins[i] = origin
+        boxes[i] = box + [*origin, 0, 0]
+        visible[i] = min(seen.sum() / whole, 1.) if whole else 0.
+    return Clip(frames, origins, boxes, visible)
+
+
+def _area(shape):
+    """The area inside an outline (the shoelace formula)."""
+    x, y = shape.T
+    return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+# ------------------------------------------------------------------------------- real sequences
+
+
+def load_sequences(folder):
+    """Every sequence in `folder` (see tracker.sequences) with all its frames in memory."""
+    return [Sequence(s.name, list(s.frames), s.boxes) for s in find_sequences(folder)]
+
+
+def real_clip(rng, sequence, unroll):
+    """A clip of 2 + unroll frames of a real sequence: a template frame from anywhere in it, a
+    start frame, and `unroll` frames after it (or before it: time may run backwards), warped so
+    that the target's first width and height become UNIT pixels each."""
+    cv2 = import_cv2()
+    total = len(sequence.frames)
+    present = np.flatnonzero(~np.isnan(sequence.boxes[:, 0]))
+    step = int(rng.choice([1, 1, 1, 2, 3]))
+    while step > 1 and step * unroll >= total:
+        step -= 1
+    unroll_span = min(step * unroll, total - 1)
+    start = int(rng.choice(present))
+    direction = 1 if rng.random() < .5 else -1
+    if not 0 <= start + direction * unroll_span < total:
+        direction = -direction
+    times = start + direction * step * np.arange(unroll + 1)
+    times = np.clip(times, 0, total - 1)        # a target at rest, where the sequence is too short
+    near = present[np.abs(present - start) <= (10 if rng.random() < .3 else 120)]
+    times = np.concatenate([[rng.choice(near)], times])
+
+    truth = sequence.boxes[times]
+    seen = ~np.isnan(truth[:, 0])
+    for i in range(1, len(truth)):              # an absent target is taken to stand still
+        if not seen[i]:
+            truth[i] = truth[i - 1]
+    scale = UNIT / np.maximum(truth[1, 2:], 1) * np.exp(rng.normal(0, .08, 2))     # px -> clip
+    template_scale = UNIT / np.maximum(truth[0, 2:], 1)
+    frames = np.empty((len(times), SIDE, SIDE, 3), np.uint8)
+    origins = np.empty((len(times), 2), np.float32)
+    boxes = np.empty((len(times), 4), np.float32)
+    for i, t in enumerate(times):
+        k = template_scale if i == 0 else scale     # the template may be of another size
+        box = truth[i] * [*k, *k]
+        origin = box[:2] + box[2:] / 2 - SIDE / 2 + rng.uniform(-10, 10, 2)
+        frame = sequence.frames[t]
+        shrink = int(min(1 / k.max(), 8))
+        if shrink >= 2:                             # average first: no aliasing
+            frame, k = _shrunk_region(frame, origin / k, SIDE / k, shrink, k)
+            frame, corner = frame
+        else:
+            corner = np.zeros(2)
+        matrix = np.array([[1 / k[0], 0, (origin[0] + .5) / k[0] - corner[0] - .5],
+                           [0, 1 / k[1], (origin[1] + .5) / k[1] - corner[1] - .5]])
+        frames[i] = cv2.warpAffine(frame, matrix, (SIDE, SIDE),
+                                   flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                                   borderMode=cv2.BORDER_CONSTANT, borderValue=(GRAY,) * 3)
+        origins[i], boxes[i] = origin, box
+    return Clip(frames, origins, boxes, seen.astype(np.float32))
+
+
+def _shrunk_region(frame, corner, size, factor, k):
+    """The part of the frame that is needed, averaged over factor x factor pixels."""
+    cv2 = import_cv2()
+    height, width = frame.shape[:2]
+    x0, y0 = np.clip(np.floor(corner).astype(int) - factor, 0, [width - factor, height - factor])
+    x1 = int(np.clip(corner[0] + size[0] + factor, x0 + factor, width))
+    y1 = int(np.clip(corner[1] + size[1] + factor, y0 + factor, height))
+    w, h = (x1 - x0) // factor, (y1 - y0) // factor
+    part = frame[y0:y0 + h * factor, x0:x0 + w * factor]
+    small = cv2.resize(part, (w, h), interpolation=cv2.INTER_AREA)
+    return (small, np.array([x0, y0]) / factor), k * factor
+
+
+# ------------------------------------------------------------------------------- augmentation
+
+
+def augment(rng, clip):
+    """The clip mirrored (half of the time), re-coloured, blurred and with noise; in place."""
+    cv2 = import_cv2()
+    frames = clip.frames
+    tall = frames.reshape(-1, SIDE, 3)          # (T·SIDE, SIDE, 3): what acts on single pixels
+    if rng.random() < .5:                       # mirrored left to right, in the clip's plane
+        tall = cv2.flip(tall, 1)
+        clip.origins[:, 0] = -clip.origins[:, 0] - SIDE
+        clip.boxes[:, 0] = -clip.boxes[:, 0] - clip.boxes[:, 2]
+    gray = rng.random() < .15
+    gains = rng.uniform(.75, 1.3) * rng.uniform(.85, 1.15, 3)
+    shift = rng.uniform(-25, 25)
+    table = np.arange(256)[:, None] * gains + shift                         # (256, 3)
+    table = np.clip(table, 0, 255).astype(np.uint8)[None]                   # (1, 256, 3)
+    blur = rng.uniform(.4, 1.6) if rng.random() < .25 else 0
+    coarse = rng.uniform(1.5, 5) if rng.random() < .25 else 0               # a tiny target
+    noise = rng.uniform(2, 12) if rng.random() < .25 else 0
+    tall = cv2.LUT(tall, table)
+    if gray:
+        tall = cv2.cvtColor(cv2.cvtColor(tall, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    clip.frames = tall.reshape(frames.shape)
+    for frame in clip.frames:
+        if coarse:
+            side = int(SIDE / coarse)
+            small = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
+            cv2.resize(small, (SIDE, SIDE), dst=frame, interpolation=cv2.INTER_LINEAR)
+        if blur:
+            cv2.GaussianBlur(frame, (0, 0), blur, dst=frame)
+        if noise:
+            grain = rng.integers(0, 256, frame.shape, dtype=np.uint8)
+            cv2.addWeighted(frame, 1, grain, noise / 74, -127.5 * noise / 74, dst=frame)
+    return clip
+
+
+def cut(frame, box, size, out=None):
+    """The box (x, y, w, h, in the frame's pixels) of the frame, as size x size pixels, bilinear.
+
+    The same numbers as `minideep.ops.crop` inside the frame; made by OpenCV, since training cuts
+    a thousand of them a second. Beyond the frame its border is repeated."""
+    cv2 = import_cv2()
+    x, y, w, h = box
+    matrix = np.array([[w / size, 0, x + .5 * w / size - .5],
+                       [0, h / size, y + .5 * h / size - .5]])
+    return cv2.warpAffine(frame, matrix, (size, size), dst=out,
+                          flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_REPLICATE)

@@ -10,7 +10,7 @@ import types
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 import minideep
 from kernels.window import window
@@ -572,6 +572,7 @@ def test_every_op_is_reached_by_a_case(monkeypatch):
 
     monkeypatch.setattr(Op, "pull", recording)
 
+    @settings(max_examples=5)
     @given(st.data())
     def run(data):
         f, arrays = draw_case(name, data.draw)

@@ -33,7 +33,8 @@ class Configurable:
             return self  # __init__ is about to say it better
         for name, value in list(bound.arguments.items())[1:]:
             kind = _signature(cls).parameters[name].kind
-            self._arguments.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+            extra = kind is inspect.Parameter.VAR_KEYWORD
+            self._arguments.update(value if extra else {name: value})
         return self
 
     def get_config(self):
@@ -46,14 +47,14 @@ class Configurable:
         return cls(**{name: deserialize(value) for name, value in config.items()})
 
     def clone(self, **changes):
-        """A new object made with the same arguments, but for `changes`; a layer with new weights."""
+        """A new object of the same arguments, but for `changes`; a layer with new weights."""
         again = {name: value.clone() if isinstance(value, Configurable) else value
                  for name, value in self._arguments.items()}
         return type(self)(**{**again, **changes})
 
 
 def serialize(value):
-    """`value` in numbers, strings, lists and dictionaries. Raises TypeError where that cannot be."""
+    """`value` in numbers, strings, lists and dictionaries; TypeError where that cannot be."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Configurable):
@@ -67,8 +68,8 @@ def serialize(value):
             return name
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
-    raise TypeError(f"{value!r} cannot be written to a file: give an activation or initializer by its "
-                    "name, or as an object of a class derived from minideep.config.Configurable")
+    raise TypeError(f"{value!r} cannot be written to a file: give an activation or initializer by "
+                    "its name, or an object of a class derived from minideep.config.Configurable")
 
 
 def deserialize(value):

@@ -81,8 +81,8 @@ def fans(shape):
 
 
 class VarianceScaling(Initializer):
-    """Variance `scale` / n, where n is fan_in, fan_out or their mean: a signal keeps its size on its
-    way through the layer. distribution: "truncated_normal", "untruncated_normal" or "uniform"."""
+    """Variance `scale` / n, where n is fan_in, fan_out or their mean (fan_avg): a signal keeps its
+    size through the layer. distribution: "truncated_normal", "untruncated_normal", "uniform"."""
 
     def __init__(self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None):
         super().__init__(seed)
@@ -109,40 +109,36 @@ class VarianceScaling(Initializer):
         return TruncatedNormal(0.0, math.sqrt(variance) / 0.87962566103423978, self.seed)(shape)
 
 
-class GlorotUniform(VarianceScaling):
+class _Named(VarianceScaling):
+    def __init__(self, seed=None):
+        super().__init__(*self.kind, seed)
+
+
+class GlorotUniform(_Named):
     """Glorot & Bengio 2010."""
-
-    def __init__(self, seed=None):
-        super().__init__(1.0, "fan_avg", "uniform", seed)
+    kind = (1.0, "fan_avg", "uniform")
 
 
-class GlorotNormal(VarianceScaling):
-    def __init__(self, seed=None):
-        super().__init__(1.0, "fan_avg", "truncated_normal", seed)
+class GlorotNormal(_Named):
+    kind = (1.0, "fan_avg", "truncated_normal")
 
 
-class HeUniform(VarianceScaling):
+class HeUniform(_Named):
     """He et al. 2015, for ReLU."""
-
-    def __init__(self, seed=None):
-        super().__init__(2.0, "fan_in", "uniform", seed)
+    kind = (2.0, "fan_in", "uniform")
 
 
-class HeNormal(VarianceScaling):
-    def __init__(self, seed=None):
-        super().__init__(2.0, "fan_in", "truncated_normal", seed)
+class HeNormal(_Named):
+    kind = (2.0, "fan_in", "truncated_normal")
 
 
-class LecunUniform(VarianceScaling):
+class LecunUniform(_Named):
     """LeCun et al. 1998."""
-
-    def __init__(self, seed=None):
-        super().__init__(1.0, "fan_in", "uniform", seed)
+    kind = (1.0, "fan_in", "uniform")
 
 
-class LecunNormal(VarianceScaling):
-    def __init__(self, seed=None):
-        super().__init__(1.0, "fan_in", "truncated_normal", seed)
+class LecunNormal(_Named):
+    kind = (1.0, "fan_in", "truncated_normal")
 
 
 class Orthogonal(Initializer):
@@ -154,7 +150,7 @@ class Orthogonal(Initializer):
 
     def __call__(self, shape):
         if len(shape) < 2:
-            raise ValueError(f"Orthogonal wants a weight of at least 2 dimensions, got shape {shape}")
+            raise ValueError(f"Orthogonal wants a weight of 2 dimensions or more, got {shape}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         a = self.generator().standard_normal((max(rows, columns), min(rows, columns)))
         q, r = np.linalg.qr(a)

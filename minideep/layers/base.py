@@ -49,9 +49,9 @@ class Layer(Configurable):
     """Base class of layers and models. Subclasses write call() and, for weights, build().
 
     name: made from the class where not given ("dense", "dense_1"). dtype: "float32" or "float64";
-    real inputs are cast to it. trainable=False freezes the weights. input_shape (without the batch),
-    input_dim (input_shape=(input_dim,)) or batch_input_shape: what Sequential builds the first layer
-    for.
+    real inputs are cast to it. trainable=False freezes the weights. input_shape (one sample's),
+    input_dim (the same as input_shape=(input_dim,)) or batch_input_shape: what a Sequential is
+    built for, in its first layer.
     """
 
     supports_masking = False  # does a mask of time steps still hold for the output?
@@ -70,7 +70,8 @@ class Layer(Configurable):
         if str(dtype) not in ("float32", "float64"):
             raise ValueError(f"a layer's dtype is 'float32' or 'float64', got {dtype!r}")
         if name is None:
-            kind = re.sub("(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+            kind = re.sub("(?<=.)(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z])", "_", type(self).__name__)
+            kind = kind.lower()
             name = f"{kind}_{_made[kind]}" if _made[kind] else kind
             _made[kind] += 1
         if input_dim is not None:
@@ -89,7 +90,7 @@ class Layer(Configurable):
             p.name for init in chain for p in list(inspect.signature(init).parameters.values())[1:]
             if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)))
 
-    # -------------------------------------------------------------------------- what subclasses write
+    # ------------------------------------------------------------------------ what subclasses write
 
     def build(self, input_shape):
         """Make the weights for inputs of this shape (batch first, None where any size will do)."""
@@ -103,8 +104,8 @@ class Layer(Configurable):
     def compute_output_shape(self, input_shape):
         """The shape that an input of `input_shape` (batch None or a number) comes out with."""
         if None in input_shape[1:]:
-            raise ValueError(f"{self.name} cannot tell its output's shape from {input_shape}: only the "
-                             "batch may be None, or the class needs a compute_output_shape()")
+            raise ValueError(f"{self.name} cannot tell its output's shape from {input_shape}: only "
+                             "the batch may be None, or the class needs a compute_output_shape()")
         n = input_shape[0]
         zeros = np.zeros((1 if n is None else n, *input_shape[1:]), self.dtype)
         with no_grad():
@@ -114,8 +115,8 @@ class Layer(Configurable):
     def compute_mask(self, x, mask=None):
         """The mask that goes on to the next layer."""
         if mask is not None and not self.supports_masking:
-            warnings.warn(f"{self.name} was given a mask of time steps, which does not hold for its "
-                          "output; the layers after it see none", stacklevel=2)
+            warnings.warn(f"{self.name} was given a mask of time steps, which does not hold for "
+                          "its output; the layers after it see none", stacklevel=2)
             return None
         return mask
 
@@ -124,16 +125,16 @@ class Layer(Configurable):
         sample if the batch is None."""
         return 0
 
-    # ------------------------------------------------------------------------------------------ calls
+    # ---------------------------------------------------------------------------------------- calls
 
     def __call__(self, x, *args, training=None, mask=None, **kwargs):
         """The output for x: a tensor, an array, nested lists, or a list or dictionary of them.
 
-        training: None is that of the layer whose call() this is in, outside of any False.
+        training: None is that of the layer whose call() this is in; False outside of any.
         """
         if "_weights" not in self.__dict__:
-            raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() before "
-                               "the layer can be used")
+            raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() "
+                               "before the layer can be used")
         x = self._accept(x)
         if not self.built:
             first = x if isinstance(x, Tensor) else next(iter(_tensors(x)), None)
@@ -157,9 +158,10 @@ class Layer(Configurable):
             return {name: self._accept(v) for name, v in x.items()}
         if not isinstance(x, Tensor):
             x = tensor(x, device=self._device)
-        return ops.astype(x, dtype=self.dtype) if x.dtype.kind in "fiu" and x.dtype != self.dtype else x
+        cast = x.dtype.kind in "fiu" and x.dtype != self.dtype
+        return ops.astype(x, dtype=self.dtype) if cast else x
 
-    # ---------------------------------------------------------------------------------------- weights
+    # -------------------------------------------------------------------------------------- weights
 
     def add_weight(self, shape, initializer="glorot_uniform", name=None, trainable=True):
         """A new weight of the layer: a tensor. trainable=False: the optimizer leaves it alone."""
@@ -176,8 +178,8 @@ class Layer(Configurable):
         return weight
 
     def _own(self):
-        """{name: weight}: those of add_weight, and tensors with requires_grad=True that a program has
-        set as attributes. The trainable ones first, as in Keras."""
+        """{name: weight}: those of add_weight, and tensors with requires_grad=True that a program
+        has set as attributes. The trainable ones first, as in Keras."""
         known = {id(w) for w in self._weights.values()}
         for name, value in vars(self).items():
             if (type(value) is Tensor and value.requires_grad and value.node is None
@@ -255,13 +257,13 @@ class Layer(Configurable):
         """Take the values of `arrays`, in the order of get_weights()."""
         named, arrays = self.named_weights(), [np.asarray(a) for a in arrays]
         if len(named) != len(arrays):
-            hint = "" if self.built else "; it is not built yet: call it, or build(input_shape), first"
+            hint = "" if self.built else "; not built yet: call it, or build(input_shape), first"
             raise ValueError(f"{self.name} has {len(named)} weights ({', '.join(named)}), but "
                              f"{len(arrays)} were given{hint}")
         for (name, weight), array in zip(named.items(), arrays):
             if weight.shape != array.shape:
-                raise ValueError(f"{self.name}'s {name} has shape {weight.shape}; an array of shape "
-                                 f"{array.shape} was given")
+                raise ValueError(f"{self.name}'s {name} has shape {weight.shape}; an array of "
+                                 f"shape {array.shape} was given")
         for weight, array in zip(named.values(), arrays):
             weight.data = tensor(array, weight.dtype, device=weight.device).data
 
@@ -291,10 +293,30 @@ class Layer(Configurable):
         return f"<{type(self).__name__} {self.name}>"
 
 
+class SameShape(Layer):
+    """Layers whose output has the shape, and so the mask, of their input."""
+
+    supports_masking = True
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+
+def check_padding(layer, padding):
+    """`padding` of a convolution or pooling layer: a name, in small letters, or integers."""
+    if not isinstance(padding, str):
+        return padding
+    if padding.lower() not in ("valid", "same"):
+        raise ValueError(f"{type(layer).__name__} wants padding to be 'valid', 'same' or integers, "
+                         f"got {padding!r}")
+    return padding.lower()
+
+
 def positive(owner, name, value):
     """`value` if it is an integer above 0, otherwise a ValueError."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{type(owner).__name__} wants {name} to be an integer above 0, got {value!r}")
+        raise ValueError(f"{type(owner).__name__} wants {name} to be an integer above 0, got "
+                         f"{value!r}")
     return int(value)
 
 

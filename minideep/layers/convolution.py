@@ -1,14 +1,14 @@
 """Convolution layers. Images are (N, H, W, C), kernels in Keras's layout.
 
-strides, dilation_rate: an integer or a pair (rows, columns). padding: "valid" (none), "same" (outputs
-ceil(size / stride)), or as many pixels as given: an integer, a pair, ((top, bottom), (left, right)).
+strides, dilation_rate: an integer or a pair (rows, columns). padding: "valid" (none), "same"
+(ceil(size / stride) outputs), or pixels: an integer, a pair, or ((top, bottom), (left, right)).
 """
 
 import math
 
 from kernels.window import pair, window
 from minideep import activations, initializers, ops
-from minideep.layers.base import Layer, check_shape, positive
+from minideep.layers.base import Layer, check_padding, check_shape, positive
 
 __all__ = "Conv2D Conv2DTranspose DepthwiseConv2D".split()
 
@@ -22,10 +22,7 @@ class _Convolution(Layer):
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.strides = pair(strides, "strides")
         self.dilation_rate = pair(dilation_rate, "dilation_rate")
-        self.padding = padding.lower() if isinstance(padding, str) else padding
-        if isinstance(padding, str) and self.padding not in ("valid", "same"):
-            raise ValueError(f"{type(self).__name__} wants padding to be 'valid', 'same' or integers, "
-                             f"got {padding!r}")
+        self.padding = check_padding(self, padding)
         self.activation, self.use_bias = activations.get(activation), use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
@@ -37,8 +34,8 @@ class _Convolution(Layer):
         self.kernel = self.add_weight((*self.kernel_size, *self.kernel_channels(self.channels)),
                                       self.kernel_initializer, "kernel")
         if self.use_bias:
-            self.bias = self.add_weight((self.output_channels(self.channels),), self.bias_initializer,
-                                        "bias")
+            shape = (self.output_channels(self.channels),)
+            self.bias = self.add_weight(shape, self.bias_initializer, "bias")
 
     def call(self, x):
         check_shape(self, x.shape, "N H W C", self.channels)
@@ -70,14 +67,16 @@ class Conv2D(_Convolution):
                  bias_initializer="zeros", **kwargs):
         super().__init__(kernel_size, strides, padding, dilation_rate, activation, use_bias,
                          kernel_initializer, bias_initializer, **kwargs)
-        self.filters, self.groups = positive(self, "filters", filters), positive(self, "groups", groups)
+        self.filters = positive(self, "filters", filters)
+        self.groups = positive(self, "groups", groups)
         if filters % groups:
-            raise ValueError(f"Conv2D wants filters ({filters}) to be divisible by groups ({groups})")
+            raise ValueError(f"Conv2D wants filters ({filters}) to be divisible by groups "
+                             f"({groups})")
 
     def kernel_channels(self, channels):
         if channels % self.groups:
-            raise ValueError(f"{self.name} cannot split {channels} input channels into {self.groups} "
-                             "equal groups")
+            raise ValueError(f"{self.name} cannot split {channels} input channels into "
+                             f"{self.groups} equal groups")
         return channels // self.groups, self.filters
 
     def convolve(self, x):
@@ -103,8 +102,8 @@ class DepthwiseConv2D(_Convolution):
         return channels * self.depth_multiplier
 
     def convolve(self, x):
-        # (KH, KW, C, M) -> (KH, KW, 1, C*M): with C groups, channel c makes outputs c*M ... c*M + M-1
-        kernel = ops.reshape(self.kernel, shape=(*self.kernel_size, 1, self.output_channels(self.channels)))
+        # (KH, KW, C, M) -> (KH, KW, 1, C*M): of C groups, group c makes outputs c*M to c*M + M-1
+        kernel = ops.reshape(self.kernel, shape=(*self.kernel_size, 1, -1))
         return ops.conv2d(x, kernel, self.bias, self.strides, self.padding, self.dilation_rate,
                           self.channels)
 

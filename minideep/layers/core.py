@@ -5,35 +5,27 @@ import math
 import numpy as np
 
 from minideep import activations, initializers, ops, random
-from minideep.layers.base import Layer, check_shape, positive
+from minideep.layers.base import Layer, SameShape, check_shape, positive
 from minideep.tensor import Tensor, tensor
 
-__all__ = """Activation Dense Dropout Flatten Input InputLayer LeakyReLU Masking ReLU Reshape Softmax
-""".split()
+__all__ = """Activation Dense Dropout Flatten Input InputLayer LeakyReLU Masking ReLU Reshape
+Softmax""".split()
 
 
-class _Elementwise(Layer):
-    """Layers whose output is made number by number, or along one axis, and has the input's shape."""
-
-    supports_masking = True
-
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
-
-
-class Input(_Elementwise):
+class Input(SameShape):
     """First in a Sequential: says what comes. shape: of one sample; batch_shape: with the batch."""
 
     def __init__(self, shape=None, batch_size=None, batch_shape=None, **kwargs):
         if (shape is None) == (batch_shape is None):
             raise ValueError("Input takes either shape (of one sample) or batch_shape; got "
                              f"shape={shape!r}, batch_shape={batch_shape!r}")
-        super().__init__(batch_input_shape=(batch_size, *shape) if batch_shape is None else batch_shape,
-                         **kwargs)
+        batch_shape = (batch_size, *shape) if batch_shape is None else batch_shape
+        super().__init__(batch_input_shape=batch_shape, **kwargs)
 
     def call(self, x):
-        check_shape(self, x.shape, " ".join("N" if i == 0 else str(n) for i, n in
-                                            enumerate(self.batch_input_shape)))
+        expected = self.batch_input_shape
+        if x.ndim != len(expected) or any(m not in (None, n) for m, n in zip(expected, x.shape)):
+            raise ValueError(f"{self.name} takes inputs of shape {expected}, got {x.shape}")
         return x
 
 
@@ -56,7 +48,8 @@ class Dense(Layer):
 
     def build(self, input_shape):
         self._check(input_shape)
-        self.kernel = self.add_weight((input_shape[-1], self.units), self.kernel_initializer, "kernel")
+        shape = (input_shape[-1], self.units)
+        self.kernel = self.add_weight(shape, self.kernel_initializer, "kernel")
         if self.use_bias:
             self.bias = self.add_weight((self.units,), self.bias_initializer, "bias")
 
@@ -122,7 +115,7 @@ def check_rate(layer, name, rate):
     return rate
 
 
-class Dropout(_Elementwise):
+class Dropout(SameShape):
     """In training each number is 0 with probability `rate`, the others grow by 1 / (1 - rate)
     (Srivastava et al. 2014). noise_shape: where it is 1, one draw serves the whole axis."""
 
@@ -139,7 +132,7 @@ class Dropout(_Elementwise):
         return x * dropout_mask(shape, self.rate, x)
 
 
-class Activation(_Elementwise):
+class Activation(SameShape):
     """A function by its name ("relu", see minideep.activations), or any function of a tensor."""
 
     def __init__(self, activation, **kwargs):
@@ -150,7 +143,7 @@ class Activation(_Elementwise):
         return self.activation(x)
 
 
-class ReLU(_Elementwise):
+class ReLU(SameShape):
     """x at or above the threshold, at most max_value; negative_slope·(x - threshold) below."""
 
     def __init__(self, max_value=None, negative_slope=0.0, threshold=0.0, **kwargs):
@@ -168,7 +161,7 @@ class ReLU(_Elementwise):
         return y if self.max_value is None else ops.minimum(y, self.max_value)
 
 
-class LeakyReLU(_Elementwise):
+class LeakyReLU(SameShape):
     """x where positive, else negative_slope·x."""
 
     def __init__(self, negative_slope=0.3, **kwargs):
@@ -181,7 +174,7 @@ class LeakyReLU(_Elementwise):
         return ops.leaky_relu(x, self.negative_slope)
 
 
-class Softmax(_Elementwise):
+class Softmax(SameShape):
     """exp(x) / Σ exp(x) along `axis`."""
 
     def __init__(self, axis=-1, **kwargs):
@@ -192,7 +185,7 @@ class Softmax(_Elementwise):
         return ops.softmax(x, self.axis)
 
 
-class Masking(_Elementwise):
+class Masking(SameShape):
     """Time steps (N, T) whose every number is mask_value are zeroed, and masked for the recurrent
     layers that follow."""
 

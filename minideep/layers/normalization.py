@@ -1,19 +1,17 @@
-"""Normalisation: (x - mean) / sqrt(variance + epsilon) · gamma + beta. The layers differ in what the
-mean and the variance are taken over: the batch, the features of a sample, or groups of them."""
+"""Normalisation: (x - mean) / sqrt(variance + epsilon) · gamma + beta. The layers differ in what
+the mean and the variance are taken over: the batch, the features of a sample, groups of them."""
 
 import math
 
 from minideep import initializers, ops
-from minideep.layers.base import Layer
+from minideep.layers.base import SameShape
 from minideep.tensor import Tensor
 
 __all__ = "BatchNormalization GroupNormalization LayerNormalization".split()
 
 
-class _Normalization(Layer):
+class _Normalization(SameShape):
     """gamma and beta (unless scale or center is False) of the lengths of `axis`."""
-
-    supports_masking = True
 
     def __init__(self, axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs):
         super().__init__(**kwargs)
@@ -40,8 +38,8 @@ class _Normalization(Layer):
 
     def check(self, x):
         if x.ndim != self.ndim or tuple(x.shape[a] for a in self.axes) != self.shape:
-            raise ValueError(f"{self.name} was built for an input of {self.ndim} dimensions with axis "
-                             f"{self.axes} of length {self.shape}, got {x.shape}")
+            raise ValueError(f"{self.name} was built for an input of {self.ndim} dimensions with "
+                             f"axis {self.axes} of length {self.shape}, got {x.shape}")
 
     def along(self, weight, ndim):
         """`weight` with axes of length 1 so that it broadcasts against an input."""
@@ -58,9 +56,6 @@ class _Normalization(Layer):
             y = y * self.along(self.gamma, y.ndim)
         return y if self.beta is None else y + self.along(self.beta, y.ndim)
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
-
 
 class BatchNormalization(_Normalization):
     """Over the batch and all axes but `axis` (Ioffe & Szegedy 2015).
@@ -75,7 +70,8 @@ class BatchNormalization(_Normalization):
                  moving_mean_initializer="zeros", moving_variance_initializer="ones", **kwargs):
         if isinstance(axis, (tuple, list)):
             raise TypeError(f"BatchNormalization takes one axis, got {axis!r}")
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer,
+                         **kwargs)
         self.momentum = momentum
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
@@ -117,7 +113,8 @@ class LayerNormalization(_Normalization):
 
     def __init__(self, axis=-1, epsilon=1e-3, center=True, scale=True, beta_initializer="zeros",
                  gamma_initializer="ones", **kwargs):
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer,
+                         **kwargs)
 
     def call(self, x):
         self.check(x)
@@ -132,8 +129,10 @@ class GroupNormalization(_Normalization):
     def __init__(self, groups=32, axis=-1, epsilon=1e-3, center=True, scale=True,
                  beta_initializer="zeros", gamma_initializer="ones", **kwargs):
         if groups != -1 and groups < 1:
-            raise ValueError(f"GroupNormalization wants groups > 0, or -1 for one a channel, got {groups}")
-        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer, **kwargs)
+            raise ValueError("GroupNormalization wants groups > 0, or -1 for one a channel, got "
+                             f"{groups}")
+        super().__init__(axis, epsilon, center, scale, beta_initializer, gamma_initializer,
+                         **kwargs)
         self.groups = groups
 
     def build(self, input_shape):
@@ -141,8 +140,8 @@ class GroupNormalization(_Normalization):
         channels = self.shape[0]
         self.groups = channels if self.groups == -1 else self.groups
         if channels % self.groups:
-            raise ValueError(f"{self.name} cannot split {channels} channels into {self.groups} equal "
-                             "groups; give it a number of groups that divides them")
+            raise ValueError(f"{self.name} cannot split {channels} channels into {self.groups} "
+                             "equal groups; give it a number of groups that divides them")
 
     def call(self, x):
         self.check(x)

@@ -2,7 +2,7 @@
 
 from kernels.window import pair, window
 from minideep import ops
-from minideep.layers.base import Layer, check_shape
+from minideep.layers.base import Layer, check_padding, check_shape
 
 __all__ = """AveragePooling2D AvgPool2D GlobalAveragePooling2D GlobalMaxPooling2D MaxPool2D
 MaxPooling2D""".split()
@@ -16,10 +16,7 @@ class _Pooling(Layer):
         super().__init__(**kwargs)
         self.pool_size = pair(pool_size, "pool_size")
         self.strides = self.pool_size if strides is None else pair(strides, "strides")
-        self.padding = padding.lower() if isinstance(padding, str) else padding
-        if isinstance(padding, str) and self.padding not in ("valid", "same"):
-            raise ValueError(f"{type(self).__name__} wants padding to be 'valid', 'same' or integers, "
-                             f"got {padding!r}")
+        self.padding = check_padding(self, padding)
 
     def call(self, x):
         check_shape(self, x.shape, "N H W C")

@@ -1,9 +1,9 @@
 """Recurrent layers on sequences (N, T, I): cells that make one step, and layers that repeat it.
 
 A cell is any layer with a `state_size` (an integer, or one for each of its states) and a
-call(x, [state, ...]) -> (output, [new state, ...]). RNN repeats it over time. The three cells here also have a
-`scan`, all steps in one fused op, which serves unless an unusual activation or recurrent dropout asks
-for the steps one by one. Both ways give the same numbers.
+call(x, [state, ...]) -> (output, [new state, ...]). RNN repeats it over time. The three cells here
+also have a `scan`: all steps in one fused op. It serves unless another activation, or recurrent
+dropout, asks for the steps one by one. Both ways give the same numbers.
 
 Where a mask (N, T) is False, the states stay as they are and the output is that of the step before
 (zeros before the first).
@@ -16,15 +16,16 @@ from minideep.layers.core import check_rate, dropout_mask
 from minideep.ops.recurrent import check_gate
 from minideep.tensor import Tensor
 
-__all__ = "Bidirectional GRU GRUCell LSTM LSTMCell RNN SimpleRNN SimpleRNNCell TimeDistributed".split()
+__all__ = """Bidirectional GRU GRUCell LSTM LSTMCell RNN SimpleRNN SimpleRNNCell
+TimeDistributed""".split()
 
 
 # ------------------------------------------------------------------------------------------- cells
 
 
 class _Cell(Layer):
-    """kernel (I, gates·U), recurrent_kernel (U, gates·U), bias. In training, `dropout` is applied to
-    the input and `recurrent_dropout` to the state that enters the recurrent product; in RNN with
+    """kernel (I, gates·U), recurrent_kernel (U, gates·U), bias. In training, `dropout` is applied
+    to the input and `recurrent_dropout` to the state that enters the recurrent product; in RNN with
     one mask for all steps (Gal & Ghahramani 2016)."""
 
     gates = 1
@@ -139,7 +140,7 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """z, r = recurrent_activation(...), h~ = activation(...), h' = z h + (1 - z) h~ (Cho et al. 2014).
+    """z, r = recurrent_activation(...), h~ = activation(...), h' = z h + (1 - z) h~ (Cho 2014).
 
     reset_after=True (cuDNN's, Keras's default): h~ of x W + b0 + r (h R + b1), bias (2, 3U);
     False (the paper's): h~ of x W + b + (r h) R, bias (3U,). Gates in the order z, r, h~.
@@ -170,25 +171,26 @@ class GRUCell(_Cell):
     def step(self, x, h, mask):
         x_z, x_r, x_h = ops.split(self.project(x), 3, axis=1)
         entering, sigma, u = _masked(h, mask), self.recurrent_activation, self.units
-        h_z, h_r, h_h = ops.split(entering @ self.recurrent_kernel + self.recurrent_bias(x), 3, axis=1)
+        y = entering @ self.recurrent_kernel + self.recurrent_bias(x)  # (N, 3U)
+        h_z, h_r, h_h = ops.split(y, 3, axis=1)
         z, r = sigma(x_z + h_z), sigma(x_r + h_r)
         inner = r * h_h if self.reset_after else (r * entering) @ self.recurrent_kernel[:, 2 * u:]
         return [z * h + (1 - z) * self.activation(x_h + inner)]
 
     def scan(self, x, states, mask, gate):
-        return [ops.gru(self.project(x), *states, self.recurrent_kernel, self.recurrent_bias(x), mask,
-                        gate)]
+        return [ops.gru(self.project(x), *states, self.recurrent_kernel, self.recurrent_bias(x),
+                        mask, gate)]
 
 
 # ------------------------------------------------------------------------------- layers over time
 
 
 class RNN(Layer):
-    """A cell repeated over time: (N, T, I) -> the last output (N, U), or with return_sequences all of
-    them (N, T, U); with return_state followed by the final states.
+    """A cell repeated over time: (N, T, I) -> the last output (N, U), or with return_sequences all
+    of them (N, T, U); with return_state followed by the final states.
 
-    go_backwards: the last step first, outputs in that order. stateful: a call starts with the states
-    that the one before ended with, until reset_states(); no gradient goes from call to call.
+    go_backwards: the last step first, and outputs in that order. stateful: a call starts with the
+    states that the one before ended with, until reset_states(); no gradient goes from call to call.
     zero_output_for_mask: masked outputs are zero. unroll: accepted for Keras's programs; it changes
     nothing here. gradient_gate: None or (scale, limit), see `ops.gradient_gate`; it acts on each
     state where that enters a step. Call with initial_state=[...] to start elsewhere than at zero.
@@ -201,7 +203,8 @@ class RNN(Layer):
                  **kwargs):
         super().__init__(**kwargs)
         if not hasattr(cell, "state_size"):
-            raise TypeError(f"RNN wants a cell, which has a state_size and call(x, states); got {cell!r}")
+            raise TypeError("RNN wants a cell, which has a state_size and call(x, states); got "
+                            f"{cell!r}")
         self.cell, self.gradient_gate = cell, check_gate(gradient_gate)
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.stateful = go_backwards, stateful
@@ -219,7 +222,7 @@ class RNN(Layer):
     def call(self, x, initial_state=None, mask=None, training=False):
         check_shape(self, x.shape, "N T I", self.build_shape[-1])
         if x.shape[1] == 0:
-            raise ValueError(f"{self.name} wants at least one time step, got an input of shape {x.shape}")
+            raise ValueError(f"{self.name} wants at least one time step, got {x.shape}")
         started_elsewhere = initial_state is not None or self.states is not None
         states = self._start(x, initial_state)
         if mask is not None:
@@ -231,8 +234,9 @@ class RNN(Layer):
             x = x if drop is None else x * drop[:, None]
             sequences = self.cell.scan(x, states, mask, self.gradient_gate)
             outputs, states = sequences[0], [s[:, -1] for s in sequences]
-            if mask is not None and started_elsewhere:  # before the first step of all: zeros
-                outputs = ops.where(array_module(mask).cumsum(mask, axis=1)[..., None] > 0, outputs, 0.0)
+            if mask is not None and started_elsewhere:  # before a first step there is no output
+                begun = array_module(mask).cumsum(mask, axis=1) > 0
+                outputs = ops.where(begun[..., None], outputs, 0.0)
         else:
             outputs, states = self._loop(x, states, mask, training)
         if mask is not None and self.zero_output_for_mask:
@@ -259,7 +263,8 @@ class RNN(Layer):
 
     def _check_mask(self, mask, x):
         if mask.shape != x.shape[:2]:
-            raise ValueError(f"{self.name} wants a mask of shape {x.shape[:2]} (N, T), got {mask.shape}")
+            raise ValueError(f"{self.name} wants a mask of shape {x.shape[:2]} (N, T), got "
+                             f"{mask.shape}")
         return mask.data.astype(bool)
 
     def _loop(self, x, states, mask, training):
@@ -435,8 +440,8 @@ class TimeDistributed(Layer):
         n, steps = x.shape[:2]
         if mask is not None:
             if mask.shape[:2] != (n, steps):
-                raise ValueError(f"{self.name} wants a mask that starts with {(n, steps)} (N, T), got "
-                                 f"{mask.shape}")
+                raise ValueError(f"{self.name} wants a mask that starts with {(n, steps)} (N, T), "
+                                 f"got {mask.shape}")
             mask = ops.reshape(mask, shape=(n * steps, *mask.shape[2:]))
         folded = ops.reshape(x, shape=(n * steps, *x.shape[2:]))
         y = self.layer(folded, mask=mask, training=training)

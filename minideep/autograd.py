@@ -174,10 +174,10 @@ def _data(x):
 
 def _as_operand(x):
     """Scalars stay Python scalars, which never promote float32; arrays become tensors."""
+    if isinstance(x, np.generic) or isinstance(x, np.ndarray) and x.ndim == 0:
+        return x.item()  # asked first: np.float64 is a float too, one that promotes
     if isinstance(x, (bool, int, float, complex)):
         return x
-    if isinstance(x, np.generic) or isinstance(x, np.ndarray) and x.ndim == 0:
-        return x.item()
     return Tensor(x) if backend.is_array(x) else tensor(x)
 
 

@@ -110,8 +110,8 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self): return bool(self.data)
-    def __float__(self): return float(self.data)
-    def __int__(self): return int(self.data)
+    def __float__(self): return float(self.item())
+    def __int__(self): return int(self.item())
 
     def __setitem__(self, index, value):
         raise TypeError("tensors do not change in place: a graph may need their old values. Make a "

@@ -254,18 +254,14 @@ def look(frame, region, device):
     blocks, for else most of them would not be looked at. Gray lies outside of the frame."""
     x, y, w, h = region
     height, width = frame.shape[:2]
-    fx, fy = max(int(w / CROP), 1), max(int(h / CROP), 1)
-    # the part of the frame that is looked at, in whole blocks
-    left, right = np.clip([np.floor(x) - fx, np.ceil(x + w) + fx], 0, width).astype(int)
-    top, bottom = np.clip([np.floor(y) - fy, np.ceil(y + h) + fy], 0, height).astype(int)
-    columns, rows = max((right - left) // fx, 1), max((bottom - top) // fy, 1)
-    left, top = min(left, width - columns * fx), min(top, height - rows * fy)
-    if left < 0 or top < 0:             # the frame is smaller than one block
-        fx, fy, left, top, columns, rows = 1, 1, 0, 0, width, height
-    part = frame[top:top + rows * fy, left:left + columns * fx]
-    part = tensor(part, device=device).astype("float32")
-    if fx > 1 or fy > 1:
-        part = part.reshape(rows, fy, columns, fx, 3).mean(axis=(1, 3))     # (rows, columns, 3)
-    box = np.array([[(x - left) / fx, (y - top) / fy, w / fx, h / fy]], "float32")
-    part = (part - GRAY) / 64
-    return ops.crop(part[None], tensor(box, device=device), CROP)
+    by, bx = max(int(h / CROP), 1), max(int(w / CROP), 1)      # the blocks
+    # The part of the frame that is looked at, (1, h', w', 3): a block more on each side, and a
+    # pixel at least where the region lies outside.
+    left, right = int(np.clip(x - bx, 0, width - 1)), int(np.clip(x + w + 2 * bx, 1, width))
+    top, bottom = int(np.clip(y - by, 0, height - 1)), int(np.clip(y + h + 2 * by, 1, height))
+    part = tensor(frame[None, top:bottom, left:right], device=device).astype("float32") - GRAY
+    by, bx = min(by, bottom - top), min(bx, right - left)
+    if max(by, bx) > 1:
+        part = ops.avg_pool2d(part, (by, bx))
+    box = [(x - left) / bx, (y - top) / by, w / bx, h / by]
+    return ops.crop(part, tensor([box], dtype="float32", device=device), CROP) / 64

@@ -36,11 +36,9 @@ def im2col(x, w, stride, padding, dilation, groups):
     buffer = None
     for at in blocks(n, oh, ow, groups * w.shape[1] * dtype.itemsize, buffer_bytes(x)):
         buffer, columns = _unfold_block(xp, patches[(slice(None), *at)], buffer, dtype)
-        # (M, G, O/G): a view of y, or a copy where `at` cuts through rows
+        # (M, G, O/G), a view of y: a block is cut along one axis only, the ones before it hold 1
         block = y[at].reshape(columns.shape[1], groups, outputs)
         xp.matmul(columns, w, out=block.transpose(1, 0, 2))
-        if at[2] != slice(0, ow):
-            y[at] = block.reshape(y[at].shape)
     return y
 
 

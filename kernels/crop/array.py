@@ -69,7 +69,7 @@ def axes(xp, boxes, x_shape, size, dtype):
     for axis, (length, outputs) in enumerate(zip(x_shape[1:3], size)):
         first, extent = boxes[:, 1 - axis, None], boxes[:, 3 - axis, None]
         u = first + extent * _shares(xp, outputs, boxes.dtype) - 0.5  # (N, O)
-        u = xp.clip(u, -2, length + 1)  # far outside is outside, and fits an integer
+        u = xp.clip(u, -2, length + 1)  # infinite, where float32 boxes add up to more than it holds
         left = xp.floor(u)
         index = xp.stack([left, left + 1])
         inside = (index >= 0) & (index < length)

@@ -160,6 +160,26 @@ def test_unfold_shows_the_patches():
     np.testing.assert_array_equal(patches[0, 1, 2, :, :, 0], [[6, 7], [10, 11]])
 
 
+@given(
+    st.integers(0, 4),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.integers(0, 50),
+    st.integers(1, 5000),
+)
+def test_blocks_hold_every_pixel_once_and_keep_the_limit(n, oh, ow, pixel_bytes, limit):
+    seen = np.zeros((n, oh, ow), int)
+    sizes = [0]
+    for at in im2col_module.blocks(n, oh, ow, pixel_bytes, limit):
+        seen[at] += 1
+        sizes.append(seen[at].size)
+        rows = seen[at].reshape(-1)  # im2col writes through such a view: it must not be a copy
+        assert np.shares_memory(rows, seen)
+    assert (seen == 1).all()
+    assert max(sizes) * pixel_bytes <= max(limit, pixel_bytes)
+    assert max(sizes) == max(sizes[:2])  # the first is the largest: the buffer is made for it
+
+
 @pytest.mark.parametrize("which", ["output", "input", "weight"])
 def test_the_buffer_keeps_its_bound(which, monkeypatch):
     """The unfolded image would take 9 times the image; the buffer may take 64 KiB."""

@@ -73,6 +73,8 @@ def test_whole_pixels_are_a_slice_and_outside_is_zero(rng=np.random.default_rng(
     np.testing.assert_array_equal(y[0, :2, :2], x[0, 3:, 5:])
     assert not y[0, 2:].any() and not y[0, :, 2:].any()
     assert not crop(x, np.array([[1e30, -1e30, 4, 4]]), (4, 4)).any()
+    with np.errstate(over="ignore"):
+        assert not crop(x, np.array([[3e38, 0, 3e38, 4]], np.float32), (4, 4)).any()
 
 
 @pytest.mark.parametrize("size", [(4, 5), (16, 9), (11, 30)])

@@ -12,7 +12,8 @@ def pair(value, name, minimum=1):
         values = value if isinstance(value, (tuple, list)) else (value, value)
         vertical, horizontal = (operator.index(v) for v in values)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an integer or a pair of integers, got {value!r}") from None
+        expected = f"{name} must be an integer or a pair of integers"
+        raise ValueError(f"{expected}, got {value!r}") from None
     if vertical < minimum or horizontal < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
     return vertical, horizontal

@@ -11,9 +11,9 @@ from kernels.ladder import rung
 
 
 def literal_sum(x, w, b=0.0):
-    """The sum as a textbook prints it, for one channel: y[i,j] = Σ_k Σ_l x[k-i+1, l-j+1] w[k,l] + b.
+    """The sum as a textbook prints it: y[i,j] = Σ_k Σ_l x[k-i+1, l-j+1] w[k,l] + b.
 
-    x (H, W), w (KH, KW), all indices counted from 1. The sum is defined for those i, j that keep
+    One channel: x (H, W), w (KH, KW), all indices counted from 1. Defined for those i, j that keep
     every x[k-i+1, l-j+1] inside the image: 1 - (H - KH) <= i <= 1, and j likewise. They grow as the
     window moves up and left, so that with p = 1 - i and q = 1 - j this is Σ x[k+p, l+q] w[k,l],
     what every library computes, with its outputs numbered backwards.

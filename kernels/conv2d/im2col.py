@@ -6,9 +6,10 @@ gradient multiplies first and adds the patches back where they came from ("col2i
 gradient multiplies the same patches with g.
 
 The whole matrix would take N·OH·OW·KH·KW·C·itemsize bytes: KH·KW times the image for stride 1,
-462 MiB for a batch of 32 images of 112 x 112 x 32 and a 3x3 kernel in float32. So it is made block
-by block in one buffer of at most BUFFER_BYTES (or a single patch, should that be larger). On a
-CPU the block is smaller still, CACHE_BYTES, so that it is multiplied while it is in the cache.
+441 MiB for 32 images of 112 x 112 x 32 and a 3x3 kernel in float32. So it is made block by block
+in one buffer of at most BUFFER_BYTES (or a single patch, should that be larger); beside it, only a
+padded copy of the image is made. On a CPU a block has CACHE_BYTES at most, so that it is
+multiplied while it is in the cache.
 """
 
 from kernels.backend import array_module, device_of

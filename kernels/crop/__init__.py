@@ -52,13 +52,13 @@ def crop_box_grad(g, x, boxes):
     return g, x, boxes
 
 
-def _check_array(name, array, axes, ndim):
-    if not is_array(array):
+def _check_array(name, value, axes, ndim):
+    if not is_array(value):
         raise TypeError(
-            f"{name} must be an array, got {type(array).__name__}; numpy.asarray makes it one"
+            f"{name} must be an array, got {type(value).__name__}; numpy.asarray makes it one"
         )
-    if array.ndim != ndim:
-        raise ValueError(f"{name} must have axes {axes}, got shape {array.shape}")
+    if value.ndim != ndim:
+        raise ValueError(f"{name} must have axes {axes}, got shape {value.shape}")
 
 
 def _check_boxes(boxes, x_shape):

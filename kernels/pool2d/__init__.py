@@ -78,20 +78,20 @@ def _geometry(x_shape, size, stride, padding):
     return size, stride, padding, (n, oh, ow, c)
 
 
-def _check_image(name, array):
-    if not is_array(array):
+def _check_image(name, value):
+    if not is_array(value):
         raise TypeError(
-            f"{name} must be an array, got {type(array).__name__}; numpy.asarray makes it one"
+            f"{name} must be an array, got {type(value).__name__}; numpy.asarray makes it one"
         )
-    if array.dtype.kind != "f":
-        raise TypeError(f"{name} must hold floating point numbers, got {array.dtype}")
-    if array.ndim != 4:
-        raise ValueError(f"{name} must have 4 axes (N, H, W, C), got shape {array.shape}")
+    if value.dtype.kind != "f":
+        raise TypeError(f"{name} must hold floating point numbers, got {value.dtype}")
+    if value.ndim != 4:
+        raise ValueError(f"{name} must have 4 axes (N, H, W, C), got shape {value.shape}")
 
 
-def _check_shape(name, array, shape):
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+def _check_shape(name, value, shape):
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
 
 
 # The rungs, from the formula upward.

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import strict_array
+from strict_array import strict, to_strict
 
 from kernels import backend
-from strict_array import strict, to_strict
 
 strict_array.install()
 
@@ -90,7 +90,7 @@ class _Cupy:
 @pytest.mark.parametrize(
     "cupy, message",
     [
-        (_Cupy(RuntimeError("cudaErrorInsufficientDriver")), "driver does not answer.*Insufficient"),
+        (_Cupy(RuntimeError("cudaErrorXyz")), "driver does not answer.*cudaErrorXyz"),
         (_Cupy(0), "sees no device.*CUDA_VISIBLE_DEVICES"),
         (_Cupy(1, RuntimeError("no nvrtc")), r"first addition.*no nvrtc.*\[ctk\]"),
     ],

@@ -97,7 +97,8 @@ def test_the_gate_acts_between_steps(cell, masked, gate):
     lstm = cell == "lstm"
     several = states if lstm else states[None]  # (1 or 2, N, T, U)
     several_g = g if lstm else g[None]
-    xw, first, weights = arguments[0], arguments[1 : 1 + len(several)], arguments[1 + len(several) :]
+    xw, *first = arguments[: 1 + len(several)]
+    weights = arguments[1 + len(several) :]
     flowing = np.zeros((len(several), 2, 3))
     d_weights = [np.zeros_like(w) for w in weights]
     dxw = np.zeros_like(xw)

@@ -287,7 +287,9 @@ class Layer(Configurable):
         self.reset_states()
 
     def get_config(self):
-        return {**super().get_config(), "name": self.name}
+        parameters = inspect.signature(type(self).__init__).parameters.values()
+        takes_name = any(p.name == "name" or p.kind is p.VAR_KEYWORD for p in parameters)
+        return {**super().get_config(), **({"name": self.name} if takes_name else {})}
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.name}>"

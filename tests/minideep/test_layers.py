@@ -378,6 +378,15 @@ def test_wrong_inputs(layer, shape, other, message):
         layer(np.zeros(other))
 
 
+def test_a_layer_of_ones_own_that_takes_no_name_is_written_too():
+    class Bare(Layer):
+        def __init__(self, n):
+            super().__init__()
+
+    assert Bare(3).get_config() == {"n": 3}
+    assert isinstance(config.deserialize(config.serialize(Bare(3))), Bare)
+
+
 def test_what_cannot_be_written():
     with pytest.raises(TypeError, match="cannot be written to a file"):
         Dense(3, activation=lambda x: x).get_config()

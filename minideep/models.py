@@ -73,9 +73,11 @@ class Model(Layer):
                                  "batches give validation_data, and (x, y, sample_weight) batches")
             loader = x
         else:
-            arrays = _arrays(x, y, _class_weights(y, class_weight, sample_weight))
+            arrays = _arrays(x, y, sample_weight)
             if validation_split and validation_data is None:
                 arrays, validation_data = _split(arrays, validation_split)
+            if class_weight is not None:
+                arrays = _weigh_classes(*arrays, class_weight=class_weight)
             loader = DataLoader(ArrayDataset(*arrays), batch_size, shuffle, prefetch=0)
             if not len(loader):
                 raise ValueError("fit() was given no samples")
@@ -392,14 +394,11 @@ def _split(arrays, share):
     return [a[:cut] for a in arrays], tuple(a[cut:] for a in arrays)
 
 
-def _class_weights(y, class_weight, sample_weight):
-    """Sample weights times the weight of each sample's class; classes not named weigh 1."""
-    if class_weight is None:
-        return sample_weight
-    labels = np.asarray(y)
-    labels = labels.argmax(-1) if labels.ndim > 1 and labels.shape[-1] > 1 else labels.reshape(len(y))
+def _weigh_classes(x, y, sample_weight=1.0, *, class_weight):
+    """The arrays with sample weights times the weight of each sample's class, 1 if not named."""
+    labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y))
     weights = np.array([class_weight.get(int(c), 1.0) for c in labels], dtype=np.float32)
-    return weights if sample_weight is None else weights * np.asarray(sample_weight)
+    return [x, y, weights * sample_weight]
 
 
 def _as_result(logs, return_dict):

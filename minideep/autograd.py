@@ -14,15 +14,12 @@ for inputs that need a gradient. Vjps are written in ops, so the way back can be
 (`create_graph=True`) and differentiated again, to any order.
 
 Calling an op on tensors leaves a `Node`: the op, edges to where its inputs came from, what was
-saved. References point backwards only, so a graph dies with its last tensor, without the garbage
-collector. `backward` counts the consumers of each node and runs a node when the last of them has
-run: each once, in topological order, with no recursion. (In b = a + a; c = b * b it is the order that
-makes it right: b needs both contributions before it passes anything on.)
+saved. References point backwards only, so a graph dies with its last tensor. `backward` runs a node
+when all its consumers have run: each once, in topological order, with no recursion. (In b = a + a;
+c = b * b the order makes it right: b needs both contributions before it passes anything on.)
 """
 
 import inspect
-
-import numpy as np
 
 from kernels import backend
 from minideep.checks import check_finite, fingerprint, user_line
@@ -65,12 +62,16 @@ class Op:
                 raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; got {len(inputs)}")
             attrs.update(zip(self.keywords, inputs[n:]))
             inputs = inputs[:n]
-        inputs = [x if type(x) is Tensor or x is None else _as_operand(x) for x in inputs]
+        inputs = [x if type(x) is Tensor or x is None else as_operand(x) for x in inputs]
         arrays = [x.data if type(x) is Tensor else x for x in inputs]
         if self.defaults:
             attrs = {**self.defaults, **attrs}
-        y = self.forward(*arrays, **attrs)
-        y = y if "dtype" in attrs else _keep_single_precision(y, arrays)
+        try:
+            y = self.forward(*arrays, **attrs)
+        except TypeError:
+            backend.array_module(*filter(backend.is_array, arrays))  # on two devices? it says so
+            raise
+        y = y if "dtype" in attrs else keep_single_precision(y, arrays)
         if mode.anomaly and mode.pulled is None:
             check_finite(y, f"the output of {self.name}", user_line(), zip(self.inputs, arrays))
         out = Tensor(y)
@@ -98,7 +99,7 @@ class Op:
         else:
             gradients = [None if edge is None else self._pull_one(i, g, values, node.attrs)
                          for i, edge in enumerate(node.edges)]
-        return [(edge, _fit(gx, node.likes[i], self, i))
+        return [(edge, fit(gx, node.likes[i], self, i))
                 for i, (edge, gx) in enumerate(zip(node.edges, gradients))
                 if edge is not None and gx is not None]
 
@@ -134,10 +135,8 @@ class Node:
         kept = (*self.saved.values(), *attrs.values())  # attrs too: an index may be an array
         flat = [x for v in kept for x in (v if type(v) is tuple else (v,))]
         self.prints = [(x, fingerprint(_data(x), mode.anomaly)) for x in flat]
-        if mode.anomaly:
-            self.where = mode.pulled.where if mode.pulled else user_line()
-        else:
-            self.where = None
+        where = mode.anomaly and (mode.pulled.where if mode.pulled else user_line())
+        self.where = where or None  # file:line of the user's program
 
     def values(self):
         """What the vjps may ask for; refuses arrays that were changed since they were saved."""
@@ -159,9 +158,9 @@ class Node:
 
 
 def _asks_for(function):
-    parameters = inspect.signature(function).parameters.values()
-    names = tuple(p.name for p in parameters if p.kind != p.VAR_KEYWORD)
-    return names, any(p.kind == p.VAR_KEYWORD for p in parameters)
+    kinds = {p.name: p.kind for p in inspect.signature(function).parameters.values()}
+    names = tuple(name for name, kind in kinds.items() if kind != inspect.Parameter.VAR_KEYWORD)
+    return names, len(names) < len(kinds)
 
 
 def _edge(x):
@@ -170,40 +169,6 @@ def _edge(x):
 
 def _data(x):
     return x.data if type(x) is Tensor else x
-
-
-def _as_operand(x):
-    """Scalars stay Python scalars, which never promote float32; arrays become tensors."""
-    if isinstance(x, np.generic) or isinstance(x, np.ndarray) and x.ndim == 0:
-        return x.item()  # asked first: np.float64 is a float too, one that promotes
-    if isinstance(x, (bool, int, float, complex)):
-        return x
-    return Tensor(x) if backend.is_array(x) else tensor(x)
-
-
-def _keep_single_precision(y, arrays):
-    """NumPy turns int / int and sqrt(int) into float64; here only a float64 input makes float64."""
-    if isinstance(y, (np.generic, bool, int, float, complex)):
-        y = np.asarray(y)
-    if y.dtype.char in "dD" and not any(
-            getattr(getattr(a, "dtype", None), "char", "") in ("d", "D") for a in arrays):
-        y = y.astype("complex64" if y.dtype.char == "D" else "float32")
-    return y
-
-
-def _fit(g, like, op, i):
-    """The gradient with the shape and dtype of its input: summed over what was broadcast, real for
-    a real input."""
-    shape, dtype = like
-    if g.shape != shape:
-        if not op.elementwise:
-            raise RuntimeError(f"the vjp of {op.name} gave input {i} of shape {shape} a gradient "
-                               f"of shape {g.shape}")
-        g = ops.sum_to(g, shape)
-    if g.data.dtype != dtype:
-        g = ops.real(g) if g.data.dtype.kind == "c" and dtype.kind != "c" else g
-        g = g if g.data.dtype == dtype else ops.astype(g, dtype=dtype)
-    return g
 
 
 # ------------------------------------------------------------------------------------ the way back
@@ -271,10 +236,10 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=No
          allow_unused=False):
     """Gradients of `outputs` (a tensor or a list) with respect to `inputs`, without touching .grad.
 
-    grad_outputs: a tensor (a list of them for a list); ones where the output is a scalar. create_graph=True
-    records the way back, so that the result can be differentiated again. Returns a tensor where
-    `inputs` is one, else a list. An input that the outputs do not depend on is an error, or None
-    with allow_unused=True.
+    grad_outputs: a tensor (a list of them for a list); ones where the output is a scalar.
+    create_graph=True records the way back, so that the result can be differentiated again. Returns
+    a tensor where `inputs` is one, else a list. An input that the outputs do not depend on is an
+    error, or None with allow_unused=True.
     """
     single = isinstance(inputs, Tensor)
     if isinstance(outputs, Tensor):
@@ -326,5 +291,5 @@ def _call_hooks(edge, g):
     return g
 
 
-from minideep.tensor import Tensor, tensor  # noqa: E402  (a tensor is made by ops, an op makes tensors)
-from minideep import ops  # noqa: E402
+from minideep.tensor import Tensor, tensor  # noqa: E402  (tensors and ops are made of each other)
+from minideep.promotion import as_operand, fit, keep_single_precision  # noqa: E402

@@ -37,9 +37,16 @@ class Tensor:
         gradient: the gradient to start from, of this tensor's shape; 1 for a scalar.
         retain_graph=True keeps the graph for another pass; create_graph=True also records this one.
         """
-        roots = [(self, autograd.seed_gradient(self, gradient))]
-        for leaf, g in autograd.run_backward(roots, create_graph, retain_graph).items():
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+        start = autograd.seed_gradient(self, gradient)
+        found = autograd.run_backward([(self, start)], create_graph, retain_graph)
+        taken = {id(start.data)}  # each leaf gets an array of its own: one may change it in place
+        for leaf, g in found.items():
+            if leaf.grad is not None:
+                g = leaf.grad + g
+            elif g.node is None and (id(g.data) in taken or getattr(g.data, "base", 0) is not None):
+                g = Tensor(g.data.copy())
+            taken.add(id(g.data))
+            leaf.grad = g
 
     def register_hook(self, hook):
         """Call hook(gradient) when this tensor's whole gradient is known; what it returns, unless
@@ -77,7 +84,7 @@ class Tensor:
 
     def to(self, device):
         """This tensor on "cpu" or "cuda"; the gradient flows back to where it came from."""
-        return self if device == self.device else ops.to_device(self, device=device)
+        return ops.to_device(self, device)
 
     def numpy(self):
         """A NumPy array with this tensor's values (shared with it on the CPU)."""

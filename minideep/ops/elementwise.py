@@ -7,7 +7,8 @@ Gradients of complex tensors are dL/dRe + i dL/dIm, so a product's is g * conj(o
 
 import math
 
-from kernels.backend import array_module as module, erf as _erf, is_array, to_device as _to_device
+from kernels import backend
+from kernels.backend import array_module as module, erf as _erf, is_array
 from minideep.autograd import op
 from minideep.tensor import Tensor
 
@@ -267,11 +268,16 @@ astype.vjp(x=lambda g: g)  # the way back gives each input a gradient of its own
 
 
 @op
-def to_device(x, *, device):
-    return _to_device(x, device)
+def _to_device(x, *, device, origin):
+    return backend.to_device(x, device)
 
 
-to_device.vjp(x=lambda g, x: to_device(g, device=x.device))
+_to_device.vjp(x=lambda g, device, origin: _to_device(g, device=origin, origin=device))
+
+
+def to_device(x, device):
+    """x on "cpu" or "cuda"; the gradient flows back to where x is."""
+    return x if device == x.device else _to_device(x, device=device, origin=x.device)
 
 
 # -------------------------------------------------------------------------------- nonlinearities

@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings, strategies as st
 import minideep
 from kernels.window import window
 from minideep import ops
+from minideep.ops import elementwise
 from minideep.autograd import Op
 from minideep.mode import mode
 from minideep.ops import conv as conv_ops
@@ -162,7 +163,9 @@ def _(draw):
 
 @case("to_device")
 def _(draw):
-    return lambda x: ops.to_device(x * x, device="cpu"), [values(draw, shape(draw))]
+    move = elementwise._to_device  # to_device leaves out a move to where the tensor is
+    return lambda x: ops.to_device(move(x * x, device="cpu", origin="cpu"), "cpu"), [
+        values(draw, shape(draw))]
 
 
 # -------------------------------------------------------------------------------------- reductions

@@ -3,7 +3,7 @@ gives the same numbers on every device."""
 
 import numpy as np
 
-_generator = np.random.default_rng()
+_generator = None  # made when first used: importing numpy.random takes longer than all of minideep
 
 
 def seed(number):
@@ -13,14 +13,16 @@ def seed(number):
 
 
 def generator():
-    """The NumPy Generator in use."""
+    """The NumPy Generator in use; unseeded until `seed` is called."""
+    if _generator is None:
+        seed(None)
     return _generator
 
 
 def get_state():
     """The generator's state: a dictionary that JSON can hold, for `set_state`."""
-    return _generator.bit_generator.state
+    return generator().bit_generator.state
 
 
 def set_state(state):
-    _generator.bit_generator.state = state
+    generator().bit_generator.state = state

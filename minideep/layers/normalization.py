@@ -5,7 +5,6 @@ import math
 
 from minideep import initializers, ops
 from minideep.layers.base import SameShape
-from minideep.tensor import Tensor
 
 __all__ = "BatchNormalization GroupNormalization LayerNormalization".split()
 
@@ -90,8 +89,8 @@ class BatchNormalization(_Normalization):
             for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.data = (self.momentum * moving.data
                                + (1 - self.momentum) * now.data.reshape(self.shape))
-        else:  # a graph that saves these arrays must not mind that training replaces them later
-            mean, variance = (self.along(Tensor(t.data), x.ndim)
+        else:
+            mean, variance = (self.along(t, x.ndim)
                               for t in (self.moving_mean, self.moving_variance))
         return self.affine(self.normalize(x, mean, variance))
 

@@ -39,7 +39,7 @@ lint: .venv/installed-dev
 
 # PEERS="torch keras" adds the libraries that some tests compare against.
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' $(PEERS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' $(foreach peer,$(PEERS),'$(peer)')
 	@touch $@
 
 clean:

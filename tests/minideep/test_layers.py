@@ -395,6 +395,8 @@ def test_a_layer_of_ones_own_that_takes_no_name_is_written_too():
 
     assert Bare(3).get_config() == {"n": 3}
     assert isinstance(config.deserialize(config.serialize(Bare(3))), Bare)
+    nested = config.deserialize(config.serialize({"layers": [Bare(3)], "rate": 0.5}))
+    assert isinstance(nested["layers"][0], Bare) and nested["rate"] == 0.5
 
 
 def test_what_cannot_be_written():

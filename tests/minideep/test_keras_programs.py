@@ -8,8 +8,6 @@ import re
 import numpy as np
 import pytest
 
-import minideep
-
 os.environ.setdefault("KERAS_BACKEND", "torch")
 pytest.importorskip("sklearn")
 
@@ -92,7 +90,7 @@ def test_outputs_and_20_training_steps_as_in_keras(name, dtype, steps):
 def test_fit_gives_keras_s_history():
     """Averages over unequal batches, the validation split, class and sample weights."""
     pytest.importorskip("torch")
-    keras = pytest.importorskip("keras")
+    pytest.importorskip("keras")
     ours, theirs = _program("keras_lstm", "minideep"), _program("keras_lstm", "keras")
     x, y = ours["load_data"]()
     x, y = x[:90], (y[:90] > 0.15).astype("float32")

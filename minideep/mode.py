@@ -8,6 +8,7 @@ class Mode(threading.local):
     grad = True      # are ops recorded?
     anomaly = False  # is every result checked for NaN and infinity?
     pulled = None    # the node whose vjp is running: it answers for the ops inside
+    again = False    # is a checkpoint running its function the second time?
 
 
 mode = Mode()

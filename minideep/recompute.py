@@ -37,7 +37,8 @@ class _Recompute(Op):
         before = random.get_state()
         random.set_state(self.random_state)
         try:
-            gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
+            with set_mode(again=True):
+                gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
         finally:
             random.set_state(before)
         pairs = zip(node.edges, gradients)

@@ -5,6 +5,7 @@ import math
 
 from minideep import initializers, ops
 from minideep.layers.base import SameShape
+from minideep.mode import mode
 
 __all__ = "BatchNormalization GroupNormalization LayerNormalization".split()
 
@@ -87,6 +88,8 @@ class BatchNormalization(_Normalization):
         if training and self.trainable and x.size:
             mean, variance = self.moments(x, mask)
             for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                if mode.again:  # these statistics have been counted
+                    break
                 moving.data = (self.momentum * moving.data
                                + (1 - self.momentum) * now.data.reshape(self.shape))
         else:

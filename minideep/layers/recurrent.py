@@ -13,6 +13,7 @@ from kernels.backend import array_module
 from minideep import activations, initializers, ops
 from minideep.layers.base import Layer, check_shape, positive
 from minideep.layers.core import check_rate, dropout_mask
+from minideep.mode import mode
 from minideep.ops.recurrent import check_gate
 from minideep.tensor import Tensor
 
@@ -242,6 +243,9 @@ class RNN(Layer):
         if mask is not None and self.zero_output_for_mask:
             outputs = ops.where(mask[..., None], outputs, 0.0)
         if self.stateful:
+            if mode.again:
+                raise RuntimeError(f"{self.name} is stateful: a checkpoint, which runs it twice, would "
+                                   "start the second time with another state; leave it outside")
             self.states = [s.detach() for s in states]
         y = outputs if self.return_sequences else outputs[:, -1]
         return (y, *states) if self.return_state else y

@@ -625,3 +625,21 @@ def test_an_activation_may_be_any_function():
     y = layer(np.ones((1, 2)))
     assert y.numpy().tolist() == [[1.0, 1.0]]
     assert minideep.activations.get(None)(3) == 3
+
+
+def test_a_checkpoint_moves_the_statistics_of_batch_normalization_once():
+    x = minideep.tensor(np.random.default_rng(0).standard_normal((8, 3)), requires_grad=True)
+    once, twice = (layers.BatchNormalization(dtype="float64") for _ in range(2))
+    for norm in (once, twice):
+        norm.build(x.shape)
+    once(x, training=True)
+    minideep.checkpoint(lambda x: twice(x, training=True), x).sum().backward()
+    np.testing.assert_array_equal(twice.moving_mean.numpy(), once.moving_mean.numpy())
+
+
+def test_a_stateful_layer_refuses_to_run_twice_in_a_checkpoint():
+    layer = layers.LSTM(2, stateful=True)
+    x = minideep.tensor(np.zeros((1, 3, 2), "float32"), requires_grad=True)
+    y = minideep.checkpoint(layer, x)
+    with pytest.raises(RuntimeError, match="stateful"):
+        y.sum().backward()

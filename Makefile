@@ -18,7 +18,7 @@ test: .venv/installed-dev
 	$(TEST) -m "not slow and not gpu"
 
 test-all: .venv/installed-dev
-	MINIDEEP_TESTS=thorough $(TEST) -m "not gpu"
+	$(TEST) --run-slow -m "not gpu"
 
 test-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -m gpu

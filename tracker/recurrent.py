@@ -5,11 +5,11 @@
     state = tracker.update(next_frame)
 
 For each frame the network gets square crops of the first frame (once), of the last frame and of
-this one, each around the target with a margin. One small CNN looks at all three. The target's
-features, as in the first frame and as in the last, slide over this frame's features as the kernels
-of a convolution (a correlation: Bertinetto et al., SiamFC, 2016); where they agree, the target is.
-Dense layers and two LSTMs, which remember how it moved and looked, correct that place to a box and
-say whether the target is there at all (Gordon et al., Re3, 2018).
+this one, each around the target with a margin. One small CNN looks at all of them. The target's
+features, as in the first frame at three sizes and as in the last frame, slide over this frame's
+features as the kernels of a convolution (a correlation: Bertinetto et al., SiamFC, 2016); where and
+at what size they agree, the target is. Dense layers and two LSTMs, which remember how it moved and
+looked, correct that to a box and say whether the target is there at all (Gordon et al., Re3, 2018).
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minideep import Tensor, layers, no_grad, ops, tensor
+from minideep import layers, no_grad, ops, tensor
 from minideep.device import current_device
 from minideep.initializers import RandomNormal
 from minideep.serialization import assign, load_arrays
@@ -30,6 +30,7 @@ TARGET = 6                      # of which the target takes so many, across and 
 MARGIN = CELLS / TARGET         # a crop is so many times as wide and as high as the target's box
 PLACES = CELLS - TARGET + 1     # shifts of the target in whole cells, each way
 REACH = (PLACES - 1) / 2 / TARGET   # the farthest of them, in sizes of the target: 5/6
+SCALES = (.78, 1., 1.28)        # sizes of the target, relative to the last box, that are looked for
 GRAY = 127.                     # subtracted from pixels: what lies outside of the frame (0) is gray
 WEIGHTS = Path(__file__).parent / "weights" / "recurrent.safetensors"
 
@@ -44,9 +45,11 @@ class Network(layers.Layer):
         state = network.start(n)
         corners, presence, places, state = network((template, last, now), state)
 
-    crops (N, CROP, CROP, 3), from `normalise`. corners (N, 4): x1, y1, x2, y2 as parts of the crop,
-    0 to 1, times 10 (did not move: about 3.1, 3.1, 6.9, 6.9). presence (N,): the logit of "the
-    target is visible". places (N, PLACES²): the logarithm of the probability of each shift.
+    crops (N, CROP, CROP, 3), from `normalise`; those of the template are one such array for each of
+    SCALES, cut around the box divided by the scale. corners (N, 4): x1, y1, x2, y2 as parts of the
+    crop, 0 to 1, times 10 (did not move: about 3.1, 3.1, 6.9, 6.9). presence (N,): the logit of "the
+    target is visible". places (N, PLACES², len(SCALES)): the logarithm of the probability of each
+    shift and size of the target.
     """
 
     CHANNELS, GROUPS, DENSE, UNITS = 32, 8, 128, 64
@@ -62,7 +65,7 @@ class Network(layers.Layer):
 
         self.look1 = layers.Conv2D(32, 3, **relu)                   # -> (N, 11, 11, 32)
         self.look2 = layers.Conv2D(32, 3, **relu)
-        self.place = layers.Conv2D(5, 1, **still)                   # a logit, and 4 edges
+        self.place = layers.Conv2D(len(SCALES) + 4, 1, **still)     # logits, and 4 edges
         self.look3 = layers.Conv2D(16, 3, strides=2, **relu)        # -> (N, 6, 6, 16)
         self.pair1 = layers.Conv2D(24, 3, strides=2, **relu)        # -> (N, 8, 8, 24)
         self.pair2 = layers.Conv2D(32, 3, strides=2, **relu)        # -> (N, 4, 4, 32)
@@ -74,7 +77,7 @@ class Network(layers.Layer):
         self.presence = layers.Dense(1, **still)
 
     def build(self, input_shape):
-        self.prior = self.add_weight((PLACES ** 2,), "zeros", "prior")  # targets move little
+        self.prior = self.add_weight((PLACES ** 2, len(SCALES)), "zeros", "prior")
         self.gain = self.add_weight((), "ones", "gain")                 # of the correlation
 
     def features(self, crops):
@@ -84,29 +87,34 @@ class Network(layers.Layer):
         return x, e / ops.sqrt((e * e).mean(axis=-1, keepdims=True) + .05)
 
     def template(self, crops):
-        """The target's part of the features: (N, TARGET, TARGET, CHANNELS)."""
-        return middle(self.features(crops)[1], TARGET)
+        """The target's part of the features, at each of SCALES: (N, TARGET, TARGET, CHANNELS)."""
+        embedded = self.features(ops.concatenate(crops))[1]
+        return ops.split(middle(embedded, TARGET), len(SCALES))
 
     def start(self, n):
         """The state before the first step: h and c of both LSTMs, (n, UNITS) each."""
-        zeros = lambda: tensor(np.zeros((n, self.UNITS), "float32"))  # noqa: E731
-        return [[zeros(), zeros()], [zeros(), zeros()]]
+        return [[tensor(np.zeros((n, self.UNITS), "float32")) for _ in "hc"] for _ in range(2)]
 
     def call(self, crops, state):
         template, last, now = crops
         n = now.shape[0]
         maps, embedded = self.features(ops.concatenate([last, now]))
-        templates = [middle(embedded[:n], TARGET), template]
-        agreement = correlate(embedded[n:], templates, self.GROUPS)     # (N, 11, 11, 2·GROUPS)
+        templates = [middle(embedded[:n], TARGET), *template]
+        agreement = correlate(embedded[n:], templates)          # (N, 11, 11, CHANNELS) each
+        grouped = [mean_groups(a, self.GROUPS) for a in agreement]       # (N, 11, 11, GROUPS)
 
-        # Where: a probability for each shift of the target, and the box as expected under it.
-        view = ops.concatenate([agreement, middle(maps[n:], PLACES)], axis=-1)
+        # Where: a probability for each shift and size, and the box as expected under it.
+        view = ops.concatenate([*grouped, middle(maps[n:], PLACES)], axis=-1)
         view = self.look2(self.look1(view))                             # (N, 11, 11, 32)
-        votes = self.place(view).reshape(n, PLACES ** 2, 5)
-        match = 2 * self.gain * agreement.mean(axis=-1).reshape(n, PLACES ** 2)
-        places = ops.log_softmax(votes[:, :, 0] + match + self.prior)   # (N, 121)
-        shifts = tensor(SHIFTS, device=now.device)                      # (121, 4)
-        corners = (ops.exp(places)[:, :, None] * (votes[:, :, 1:] + shifts)).sum(axis=1)  # (N, 4)
+        votes = self.place(view).reshape(n, PLACES ** 2, len(SCALES) + 4)
+        last_match, *matches = [g.mean(axis=-1).reshape(n, PLACES ** 2, 1) for g in grouped]
+        match = 12 * self.gain * (ops.concatenate(matches, axis=-1) + last_match)
+        logits = votes[:, :, :len(SCALES)] + match + self.prior         # (N, 121, 3)
+        places = ops.log_softmax(logits.reshape(n, -1)).reshape(logits.shape)
+        chance = ops.exp(places)
+        boxes = tensor(HYPOTHESES, device=now.device)                   # (121, 3, 4)
+        corners = ((chance[..., None] * boxes).sum(axis=(1, 2))
+                   + (chance.sum(axis=2)[..., None] * votes[:, :, len(SCALES):]).sum(axis=1))
 
         # How that has to be corrected, and whether it is the target, by what was seen before.
         pair = self.pair2(self.pair1(ops.concatenate([maps[:n], maps[n:]], axis=-1)))
@@ -122,7 +130,7 @@ class Network(layers.Layer):
         """Make all weights, which layers else do when they are first called. Returns itself."""
         crops = normalise(np.zeros((1, CROP, CROP, 3)))
         with no_grad():
-            self((self.template(tensor(crops)), crops, crops), self.start(1))
+            self((self.template([tensor(crops)] * len(SCALES)), crops, crops), self.start(1))
         return self
 
 
@@ -132,31 +140,38 @@ def middle(x, size):
     return x[:, top:top + size, top:top + size]
 
 
-def correlate(x, templates, groups):
-    """Each template (N, k, k, C) slid over its own map x (N, H, W, C), each group of channels for
-    itself: (N, H-k+1, W-k+1, len(templates)·groups), about 1 where they agree.
+def correlate(x, templates):
+    """Each template (N, k, k, C) slid over its own map x (N, H, W, C), each channel for itself: a list
+    of (N, H-k+1, W-k+1, C).
 
     It is a depthwise convolution of one image that has all maps as its channels."""
     n, h, w, c = x.shape
     k = templates[0].shape[1]
     image = x.transpose(1, 2, 0, 3).reshape(1, h, w, n * c)
-    add_up = tensor(np.repeat(np.eye(groups, dtype="float32"), c // groups, 0), device=x.device)
-    agreements = []
+    found = []
     for template in templates:
         kernel = template.transpose(1, 2, 0, 3).reshape(k, k, 1, n * c)
         y = ops.conv2d(image, kernel, groups=n * c)                     # (1, h', w', n·c)
-        y = y.reshape(h - k + 1, w - k + 1, n, c) @ add_up              # (h', w', n, groups)
-        agreements.append(y.transpose(2, 0, 1, 3))
-    return ops.concatenate(agreements, axis=-1) * (1 / (k * (c // groups) ** .5))
+        found.append(y.reshape(h - k + 1, w - k + 1, n, c).transpose(2, 0, 1, 3))
+    return found
 
 
-def _shifts():
+def mean_groups(x, groups):
+    """Neighbouring channels of a correlation (N, H, W, C) made one: (N, H, W, groups), each the mean
+    over the template of the products, and so about 1 where it fits."""
+    each = x.shape[3] // groups
+    mean = np.repeat(np.eye(groups, dtype="float32"), each, axis=0) / (TARGET ** 2 * each)
+    return x @ tensor(mean.astype("float32"), device=x.device)          # (C, groups)
+
+
+def _hypotheses():
     steps = np.linspace(-REACH, REACH, PLACES)
-    y, x = (a.ravel() for a in np.meshgrid(steps, steps, indexing="ij"))
-    return np.stack([x - .5, y - .5, x + .5, y + .5], 1).astype("float32")
+    y, x = (a.reshape(-1, 1) for a in np.meshgrid(steps, steps, indexing="ij"))     # (121, 1)
+    half = np.array(SCALES) / 2
+    return np.stack([x - half, y - half, x + half, y + half], -1).astype("float32")
 
 
-SHIFTS = _shifts()      # (PLACES², 4): the target's corners at each shift, in units of its size
+HYPOTHESES = _hypotheses()      # (PLACES², len(SCALES), 4): corners, in units of the last box's size
 
 
 def around(boxes):
@@ -164,6 +179,14 @@ def around(boxes):
     boxes = np.asarray(boxes, np.float64)
     size = boxes[..., 2:] * MARGIN
     return np.concatenate([boxes[..., :2] + (boxes[..., 2:] - size) / 2, size], -1)
+
+
+def template_regions(boxes):
+    """The regions around boxes (..., 4) in which the target looks as large as each of SCALES says."""
+    boxes = np.asarray(boxes, np.float64)
+    middle = boxes[..., :2] + boxes[..., 2:] / 2
+    return [around(np.concatenate([middle - boxes[..., 2:] / scale / 2, boxes[..., 2:] / scale], -1))
+            for scale in SCALES]
 
 
 def to_boxes(corners, regions):
@@ -211,7 +234,8 @@ class RecurrentTracker:
         self.box = self.first_box = check_box(box, frame)
         self.frame, self.age, self.lost = frame.copy(), 0, False
         with no_grad():
-            self.template = self.network.template(self._look(frame, around(self.box)))
+            self.template = self.network.template([self._look(frame, region) for region in
+                                                   template_regions(self.box)])
             self.state = self.network.start(1)
 
     def update(self, frame):

@@ -47,7 +47,8 @@ def load_photos(folder):
 
     Raises ValueError where none can be read."""
     cv2 = import_cv2()
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in Path(folder).iterdir()
+                   if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     photos = [cv2.imread(str(p), cv2.IMREAD_REDUCED_COLOR_2) for p in paths]
     photos = [p for p in photos if p is not None and min(p.shape[:2]) >= 64]
     if not photos:
@@ -169,8 +170,8 @@ def draw(canvas, sprite, pose, gain=1.):
 
 @functools.cache
 def _memory(steps, memory=.8):
-    """The matrix (steps, steps) that makes positions of a walk out of kicks to its velocity:
-    v[t] = memory v[t-1] + kick[t] with v[0] = kick[0] / √(1 - memory²), x[t] = v[1] + ... + v[t]."""
+    """The matrix (steps, steps) that makes a walk's positions out of kicks to its velocity:
+    v[t] = memory v[t-1] + kick[t], v[0] = kick[0] / √(1 - memory²), x[t] = v[1] + ... + v[t]."""
     lag = np.arange(steps)[:, None] - np.arange(steps)
     velocity = np.where(lag >= 0, memory ** np.maximum(lag, 0), 0)
     velocity[:, 0] /= (1 - memory ** 2) ** .5
@@ -187,90 +188,119 @@ def _log_uniform(rng, low, high):
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
+@dataclass
+class Other:
+    """A sprite that is not the target."""
+    sprite: Sprite
+    front: bool             # does it pass in front of the target, or behind?
+    path: np.ndarray        # (steps, 2): its centre
+    size: np.ndarray
+    angle: float
+
+
+class Scene:
+    """A background, a target and others, and where each of them is at every time.
+
+    times: when it will be looked at; others come near then. occlusion: how likely each of the first
+    two others passes in front."""
+
+    def __init__(self, rng, photos, times, occlusion):
+        steps = int(max(times)) + 1
+        self.background, source = _pick(rng, photos), _pick(rng, photos)
+        self.target = cut_out(rng, source)
+
+        # The random walks, in units of the target's size where they are lengths.
+        self.path = _walk(rng, steps, 2, _log_uniform(rng, .01, .25)) * UNIT
+        self.angle = _walk(rng, steps, 1, _log_uniform(rng, .001, .06))[:, 0]
+        growth = np.clip(_walk(rng, steps, 2, _log_uniform(rng, .002, .03)), -.7, .7)
+        growth = np.clip(growth + _walk(rng, steps, 1, _log_uniform(rng, .002, .03)), -.7, .7)
+        self.size = UNIT * np.exp(rng.normal(0, .12, 2) + growth)
+        self.light = 1 + .5 * np.tanh(_walk(rng, steps, 1, .02)[:, 0])
+        # The camera follows, more or less: the background moves by what is left over.
+        follow = 1 - rng.uniform(0, 1)
+        shake = _walk(rng, steps, 2, _log_uniform(rng, .005, .1)) * UNIT
+        self.camera = follow * self.path + shake
+        self.zoom, self.turn = _log_uniform(rng, .5, 1.3), rng.uniform(-.3, .3)
+
+        self.others = [self._other(rng, photos, source, times, index < 2 and
+                                   rng.random() < occlusion)
+                       for index in range(rng.integers(1, 6))]
+        self.middle = np.array(self.background.shape[1::-1]) / 2 + rng.normal(0, 12, 2)
+
+    def _other(self, rng, photos, source, times, front):
+        twin = rng.random() < .3            # cut from the target's own photo
+        sprite = cut_out(rng, source if twin else _pick(rng, photos))
+        if twin and rng.random() < .5:
+            sprite = self.target            # its double
+        steps = len(self.path)
+        drift = _walk(rng, steps, 2, _log_uniform(rng, .005, .15)) * UNIT
+        size = UNIT * np.exp(rng.normal(0, .35, 2))
+        moment = int(times[rng.integers(len(times))])
+        if front:                           # crosses the target's path, at about that moment
+            hit = moment + rng.integers(-4, 5)
+            speed = rng.normal(size=2) * _log_uniform(rng, .01, .3) * UNIT
+            where = self.path[np.clip(hit, 0, steps - 1)] + rng.normal(0, .3, 2) * UNIT
+            path = where + speed * (np.arange(steps)[:, None] - hit)
+        else:                               # is beside the target at that moment
+            distance, theta = rng.uniform(.7, 1.8) * UNIT, rng.uniform(0, 2 * np.pi)
+            beside = self.path[moment] + distance * np.array([np.cos(theta), np.sin(theta)])
+            path = beside + drift - drift[moment]
+        return Other(sprite, front, path, size, rng.uniform(-.6, .6))
+
+    def look(self, t, origin, covered=True):
+        """SIDE x SIDE pixels from `origin` at time t, the target's box in them, and how much of it
+        is visible. covered=False leaves out what is in front."""
+        frame = self._backdrop(t, origin)
+        for other in self.others:
+            if not other.front:
+                draw(frame, other.sprite, other_pose(other, t, origin))
+        pose = pose_matrix(self.path[t] - origin, self.size[t], self.angle[t])
+        where, alpha = draw(frame, self.target, pose, self.light[t])
+        seen = np.zeros((SIDE, SIDE), np.float32)
+        if where is not None:
+            seen[where] = alpha
+        for other in self.others:
+            if other.front and covered:
+                where, alpha = draw(frame, other.sprite, other_pose(other, t, origin))
+                if where is not None:
+                    seen[where] *= 1 - alpha
+        whole = abs(np.linalg.det(pose[:, :2])) * _area(self.target.shape)
+        return frame, bounds(self.target, pose), min(seen.sum() / whole, 1.)
+
+    def _backdrop(self, t, origin):
+        """The background photo as it lies there: photo = zoom·R·(x - camera) + middle."""
+        cv2 = import_cv2()
+        c, s = np.cos(self.turn), np.sin(self.turn)
+        to_photo = self.zoom * np.array([[c, -s], [s, c]])
+        shift = to_photo @ (origin + .5 - self.camera[t]) + self.middle - .5
+        return cv2.warpAffine(self.background, np.column_stack([to_photo, shift]), (SIDE, SIDE),
+                              flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                              borderMode=cv2.BORDER_REFLECT)
+
+
 def render_clip(rng, photos, times, occlusion=.5):
     """A rendered clip of the frames `times` (whole numbers, from 0; the first is the template).
 
     photos: a list of BGR pictures. occlusion: how likely something passes in front.
     In the first frame nothing covers the target, as when a person draws its box."""
-    cv2 = import_cv2()
-    times = np.asarray(times)
-    steps = int(times.max()) + 1
-    photo = lambda: photos[rng.integers(len(photos))]       # noqa: E731
-    background = photo()
-    source = photo()
-    target = cut_out(rng, source)
-
-    # The random walks, all in units of the target's size.
-    path = _walk(rng, steps, 2, _log_uniform(rng, .01, .25)) * UNIT
-    angle = _walk(rng, steps, 1, _log_uniform(rng, .001, .06))[:, 0]
-    growth = np.clip(_walk(rng, steps, 2, _log_uniform(rng, .002, .03)), -.7, .7)
-    growth = np.clip(growth + _walk(rng, steps, 1, _log_uniform(rng, .002, .03)), -.7, .7)
-    sizes = UNIT * np.exp(rng.normal(0, .12, 2) + growth)
-    light = 1 + .5 * np.tanh(_walk(rng, steps, 1, .02)[:, 0])
-    # The camera follows, more or less: the background moves by what is left over.
-    lag = rng.uniform(0, 1)
-    camera = (1 - lag) * path + _walk(rng, steps, 2, _log_uniform(rng, .005, .1)) * UNIT
-    zoom = _log_uniform(rng, .5, 1.3)
-    turn = rng.uniform(-.3, .3)
-
-    others = []                     # (sprite, in front?, positions (steps, 2), size, angle)
-    for index in range(rng.integers(1, 6)):
-        front = index < 2 and rng.random() < occlusion
-        twin = rng.random() < .3
-        sprite = cut_out(rng, source if twin else photo())
-        if twin and rng.random() < .5:
-            sprite = target         # the target's double
-        drift = _walk(rng, steps, 2, _log_uniform(rng, .005, .15)) * UNIT
-        size = UNIT * np.exp(rng.normal(0, .35, 2))
-        if front:                   # passes the target some time
-            hit = times[rng.integers(len(times))] + rng.integers(-4, 5)
-            speed = rng.normal(size=2) * _log_uniform(rng, .01, .3) * UNIT
-            near = path[np.clip(hit, 0, steps - 1)] + rng.normal(0, .3, 2) * UNIT
-            spot = near + speed * (np.arange(steps)[:, None] - hit)
-        else:
-            distance = rng.uniform(.7, 1.8) * UNIT
-            theta = rng.uniform(0, 2 * np.pi)
-            pick = times[rng.integers(len(times))]
-            spot = path[pick] + distance * np.array([np.cos(theta), np.sin(theta)]) \
-                + drift - drift[pick]
-        others.append((sprite, front, spot, size, rng.uniform(-.6, .6)))
-
-    count = len(times)
-    frames = np.empty((count, SIDE, SIDE, 3), np.uint8)
-    origins = np.empty((count, 2), np.float32)
-    boxes = np.empty((count, 4), np.float32)
-    visible = np.empty(count, np.float32)
-    middle = np.array(background.shape[1::-1]) / 2 + rng.normal(0, 12, 2)
-    c, s = np.cos(turn), np.sin(turn)
+    scene = Scene(rng, photos, times, occlusion)
+    frames, origins, boxes, visible = [], [], [], []
     for i, t in enumerate(times):
-        origin = np.round(path[t] - SIDE / 2 + rng.uniform(-10, 10, 2))
-        # plane -> background photo: x_photo = zoom·R·(x - camera) + middle
-        to_photo = zoom * np.array([[c, -s], [s, c]])
-        shift = to_photo @ (origin + .5 - camera[t]) + middle - .5
-        frame = cv2.warpAffine(background, np.column_stack([to_photo, shift]), (SIDE, SIDE),
-                               flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                               borderMode=cv2.BORDER_REFLECT)
-        for sprite, front, spot, size, tilt in others:
-            if not front:
-                draw(frame, sprite, pose_matrix(spot[t] - origin, size, tilt))
-        pose = pose_matrix(path[t] - origin, sizes[t], angle[t])
-        box = bounds(target, pose)
-        where, alpha = draw(frame, target, pose, light[t])
-        seen = np.zeros((SIDE, SIDE), np.float32)
-        whole = 0.
-        if where is not None:
-            seen[where] = alpha
-            whole = abs(np.linalg.det(pose[:, :2])) * _area(target.shape)
-        for sprite, front, spot, size, tilt in others:
-            if front and i > 0:
-                where, alpha = draw(frame, sprite, pose_matrix(spot[t] - origin, size, tilt))
-                if where is not None:
-                    seen[where] *= 1 - alpha
-        frames[i] = frame
-        origins[i] = origin
-        boxes[i] = box + [*origin, 0, 0]
-        visible[i] = min(seen.sum() / whole, 1.) if whole else 0.
-    return Clip(frames, origins, boxes, visible)
+        origin = np.round(scene.path[t] - SIDE / 2 + rng.uniform(-10, 10, 2))
+        frame, box, seen = scene.look(t, origin, covered=i > 0)
+        frames.append(frame)
+        origins.append(origin)
+        boxes.append(box + [*origin, 0, 0])
+        visible.append(seen)
+    return Clip(np.stack(frames), *(np.array(a, np.float32) for a in (origins, boxes, visible)))
+
+
+def other_pose(other, t, origin):
+    return pose_matrix(other.path[t] - origin, other.size, other.angle)
+
+
+def _pick(rng, photos):
+    return photos[rng.integers(len(photos))]
 
 
 def _area(shape):
@@ -323,11 +353,10 @@ def real_clip(rng, sequence, unroll):
         origin = box[:2] + box[2:] / 2 - SIDE / 2 + rng.uniform(-10, 10, 2)
         frame = sequence.frames[t]
         shrink = int(min(1 / k.max(), 8))
-        if shrink >= 2:                             # average first: no aliasing
-            frame, k = _shrunk_region(frame, origin / k, SIDE / k, shrink, k)
-            frame, corner = frame
-        else:
-            corner = np.zeros(2)
+        corner = np.zeros(2)                        # of `frame` in the whole frame, in its pixels
+        if shrink >= 2:                             # average first, for else pixels are skipped
+            frame, corner = _shrunk_region(frame, origin / k, SIDE / k, shrink)
+            k = k * shrink
         matrix = np.array([[1 / k[0], 0, (origin[0] + .5) / k[0] - corner[0] - .5],
                            [0, 1 / k[1], (origin[1] + .5) / k[1] - corner[1] - .5]])
         frames[i] = cv2.warpAffine(frame, matrix, (SIDE, SIDE),
@@ -337,17 +366,17 @@ def real_clip(rng, sequence, unroll):
     return Clip(frames, origins, boxes, seen.astype(np.float32))
 
 
-def _shrunk_region(frame, corner, size, factor, k):
-    """The part of the frame that is needed, averaged over factor x factor pixels."""
-    cv2 = import_cv2()
+def _shrunk_region(frame, corner, size, factor):
+    """The part of the frame that is needed, averaged over factor x factor pixels, and its corner."""
     height, width = frame.shape[:2]
     x0, y0 = np.clip(np.floor(corner).astype(int) - factor, 0, [width - factor, height - factor])
     x1 = int(np.clip(corner[0] + size[0] + factor, x0 + factor, width))
     y1 = int(np.clip(corner[1] + size[1] + factor, y0 + factor, height))
     w, h = (x1 - x0) // factor, (y1 - y0) // factor
     part = frame[y0:y0 + h * factor, x0:x0 + w * factor]
+    cv2 = import_cv2()
     small = cv2.resize(part, (w, h), interpolation=cv2.INTER_AREA)
-    return (small, np.array([x0, y0]) / factor), k * factor
+    return small, np.array([x0, y0]) / factor
 
 
 # ------------------------------------------------------------------------------- augmentation

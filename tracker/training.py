@@ -18,21 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import minideep
 from minideep import losses, optimizers, tensor
 from minideep.serialization import assign, load_arrays, save_arrays
 from tracker import synthetic
 from tracker.opencv import import_cv2
-from tracker.recurrent import CROP, MARGIN, PLACES, REACH, Network, around, normalise, to_boxes
+from tracker.recurrent import (CROP, MARGIN, PLACES, REACH, SCALES, Network, around, normalise,
+                               template_regions, to_boxes)
 from tracker.synthetic import SIDE, UNIT
 
-STAGES = ((.4, 2, 32), (.2, 4, 24), (.2, 8, 16), (.2, 16, 8))   # part of the steps, frames, clips
+STAGES = ((.5, 2, 32), (.2, 4, 16), (.2, 8, 10), (.1, 16, 6))   # part of the steps, frames, clips
 RATE = 1.5e-3           # Adam's learning rate at its highest; half a cosine down to 2 % of it
 WARM_UP = 200           # steps to get there
 CLIP = 5.               # the largest gradient norm
 EMA = .998              # the weights that are kept are a running mean over some 500 steps
 FEEDBACK = .8           # how many of the clips follow the network's own boxes, in the second half
+WRONG = .1              # how many clips are shown with the template of another clip
+GONE = .05              # how many of the frames are replaced by another clip's: the target is gone
 
 
 # ------------------------------------------------------------------------------- clips
@@ -149,37 +153,47 @@ def unrolled_loss(network, batch, rng, feedback):
     """The mean loss over a batch's clips and frames, a scalar Tensor, and {name: number} to print.
 
     Where the target is visible: L1 of ten times the corners, 1 - generalised IoU, and the
-    cross-entropy of the place; everywhere the cross-entropy of presence."""
+    cross-entropy of the place; everywhere the cross-entropy of presence. So that presence means this
+    target, not any, some clips see another clip's template, and some frames another clip's frame."""
     n, t = batch.visible.shape
+    neighbour, itself = np.roll(np.arange(n), 1), np.arange(n)
+    wrong = rng.random(n) < WRONG
     looked = batch.boxes[:, 0] + rng.normal(0, .02, (n, 4)) * UNIT
-    template = network.template(cut(batch, 0, around(looked)))
-    doubt = rng.choice([.02, .07, .2], (n, 1))      # how wrong the last boxes are
-    box = shaken(rng, batch.boxes[:, 1], doubt)
-    own = rng.random(n) < feedback
+    template = network.template([cut(batch, 0, region) for region in template_regions(looked)])
+    shown = tensor(np.where(wrong, neighbour, itself))
+    template = [scale[shown] for scale in template]
+    shift = rng.choice([.02, .07, .2], (n, 1))      # how wrong the last boxes are
+    stretch = rng.choice([.03, .1, .2], (n, 1))
+    box = shaken(rng, batch.boxes[:, 1], shift, stretch)
+    own = (rng.random(n) < feedback) & ~wrong
     state, total, overlaps, right = network.start(n), 0., [], []
     for k in range(2, t):
         truth = batch.boxes[:, k].astype(np.float64)
         region = around(in_sight(box, truth))
-        crops = template, cut(batch, k - 1, region), cut(batch, k, region)
+        gone = rng.random(n) < GONE
+        now = cut(batch, k, region)[tensor(np.where(gone, neighbour, itself))]
+        crops = template, cut(batch, k - 1, region), now
         corners, presence, places, state = network(crops, state)
 
         offset, size = region[:, :2], region[:, 2:]
         target = np.concatenate([truth[:, :2] - offset, truth[:, :2] + truth[:, 2:] - offset], 1)
         target = (target / np.tile(size, 2)).astype(np.float32)             # (N, 4) in 0..1
-        seen = batch.visible[:, k] > .3
+        seen = (batch.visible[:, k] > .3) & ~gone & ~wrong
         weight = tensor(seen.astype(np.float32))
         giou = losses.giou_loss(tensor(target), corners / 10)
         loss = losses.mean_absolute_error(tensor(10 * target), corners) + giou
         place, reachable = place_target(target)
-        loss = loss - .3 * (tensor(place) * places).sum(axis=-1) * tensor(reachable)
+        loss = loss - .3 * (tensor(place) * places).sum(axis=(1, 2)) * tensor(reachable)
         known = losses.binary_crossentropy(weight, presence, from_logits=True)
         total = total + ((loss * weight).mean() + .3 * known) / (t - 2)
 
         said = to_boxes(corners.detach().numpy(), region)
         overlaps.append(_iou(said, truth)[seen])
         right.append((presence.detach().numpy() > 0) == seen)
-        box = np.where(own[:, None], limited(said, truth), shaken(rng, truth, doubt / 2))
-    return total, {"loss": total.item(), "iou": float(np.mean(np.concatenate(overlaps))),
+        box = np.where((own & ~gone)[:, None], limited(said, truth),
+                       shaken(rng, truth, shift / 2, stretch))
+    overlaps = np.concatenate(overlaps)         # empty where no clip shows its target
+    return total, {"loss": total.item(), "iou": float(overlaps.mean()) if overlaps.size else 0.,
                    "presence": float(np.mean(right))}
 
 
@@ -193,14 +207,15 @@ def cut(batch, k, regions):
     return tensor(normalise(crops))
 
 
-def shaken(rng, boxes, amount):
+def shaken(rng, boxes, shift, stretch):
     """Boxes as a tracker may have left them: moved, enlarged and shrunk at random.
 
-    amount (N, 1): of the shift, in sizes of the box. Laplace noise, as GOTURN's motion model."""
+    shift, stretch (N, 1): how much, in sizes of the box and in their logarithm. Laplace noise, after
+    GOTURN's motion model, but sizes are up to .6 off: with less the network learns to copy them."""
     n = len(boxes)
-    size = boxes[:, 2:] * np.clip(rng.laplace(1, .03 + .2 * amount, (n, 2)), .6, 1.4)
-    shift = rng.laplace(0, 1, (n, 2)) * amount * boxes[:, 2:]
-    middle = boxes[:, :2] + boxes[:, 2:] / 2 + shift
+    stretched = rng.laplace(0, 1, (n, 1)) + .7 * rng.laplace(0, 1, (n, 2))
+    size = boxes[:, 2:] * np.exp(np.clip(stretch * stretched, -.6, .6))
+    middle = boxes[:, :2] + boxes[:, 2:] / 2 + rng.laplace(0, shift, (n, 2)) * boxes[:, 2:]
     return np.concatenate([middle - size / 2, size], 1)
 
 
@@ -219,16 +234,20 @@ def limited(boxes, truth):
     return np.concatenate([boxes[:, :2] + (boxes[:, 2:] - size) / 2, size], 1)
 
 
-def place_target(corners, width=.7):
-    """What `places` should say for true corners (N, 4) in 0..1: a Gaussian (N, PLACES²) of `width`
-    cells around the shift; and (N,) 1.0 where the shift is within reach."""
+def place_target(corners, width=.7, tolerance=.13):
+    """What `places` should say for true corners (N, 4) in 0..1: a hill (N, PLACES², len(SCALES))
+    around the shift, of `width` cells, and the size, of `tolerance` in its logarithm; and (N,) 1.0
+    where the shift is within reach."""
     shift = ((corners[:, :2] + corners[:, 2:]) / 2 - .5) * MARGIN           # (N, 2) in sizes
+    size = np.log((corners[:, 2:] - corners[:, :2]) * MARGIN).mean(1)       # (N,)
     steps = np.linspace(-REACH, REACH, PLACES)
     cell = steps[1] - steps[0]
     near = np.exp(-.5 * ((steps - shift[:, :, None]) / (width * cell)) ** 2) + 1e-9
-    place = (near[:, 1, :, None] * near[:, 0, None, :]).reshape(len(shift), -1)
+    place = (near[:, 1, :, None] * near[:, 0, None, :]).reshape(len(shift), -1, 1)
+    place = place * (np.exp(-.5 * ((np.log(SCALES) - size[:, None]) / tolerance) ** 2)
+                     + 1e-9)[:, None]
     reachable = (np.abs(shift) < REACH + cell / 2).all(1)
-    return ((place / place.sum(1, keepdims=True)).astype(np.float32),
+    return ((place / place.sum((1, 2), keepdims=True)).astype(np.float32),
             reachable.astype(np.float32))
 
 
@@ -281,19 +300,21 @@ class Trainer:
         """The trainer that wrote this checkpoint.safetensors."""
         arrays, about = load_arrays(path)
         trainer = cls(about["seed"], about["steps"])
-        part = lambda name: {k.removeprefix(name): v for k, v in arrays.items()     # noqa: E731
-                             if k.startswith(name)}
-        assign(trainer.network.named_weights(), part("weights."), str(path))
-        trainer.optimizer.load_state_dict(part("optimizer."))
+        weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
+                          for part in ("weights.", "optimizer."))
+        assign(trainer.network.named_weights(), weights, str(path))
+        trainer.optimizer.load_state_dict(state)
         trainer.step = about["step"]
         return trainer
 
 
-def train(data, output, steps=8000, seed=0, resume=False, workers=1, save_every=120, report=None):
+def train(data, output, steps=8000, seed=0, resume=False, workers=1,
+          save_every=120, report=None):
     """Train from scratch, or go on from output/checkpoint.safetensors -> Trainer.
 
     data: a folder with photos/ and train/ (see Source). A checkpoint is written every `save_every`
-    seconds, at the end, and when interrupted. report(trainer, figures) is called after each step.
+    seconds and at the end, so that an interruption costs no more than that. report(trainer,
+    figures) is called after each step.
     Raises FileNotFoundError for missing data or, with resume, a missing checkpoint."""
     check_data(data)
     checkpoint = Path(output) / "checkpoint.safetensors"
@@ -304,26 +325,21 @@ def train(data, output, steps=8000, seed=0, resume=False, workers=1, save_every=
                               "another --output")
     else:
         trainer = Trainer(seed, steps)
-    saved, begun = time.monotonic(), trainer.step
+    saved = time.monotonic()
     with Loader(data, trainer.seed, trainer.steps, workers) as batches:
-        try:
-            while trainer.step < trainer.steps:
-                figures = trainer.step_on(batches[trainer.step])
-                if report:
-                    report(trainer, figures)
-                if time.monotonic() - saved > save_every:
-                    trainer.save(output)
-                    saved = time.monotonic()
-        finally:
-            if trainer.step > begun:
+        while trainer.step < trainer.steps:
+            figures = trainer.step_on(batches[trainer.step])
+            if report:
+                report(trainer, figures)
+            if trainer.step == trainer.steps or time.monotonic() - saved > save_every:
                 trainer.save(output)
+                saved = time.monotonic()
     return trainer
 
 
-def train_command(data, output, steps=8000, seed=0, resume=False, workers=1, json=None):
+def train_command(data, output, steps=8000, seed=0, resume=False, workers=1,
+                  json=None):
     """`python -m tracker train`: `train` with a progress bar, and a log in output/log.csv."""
-    from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
-                               TimeRemainingColumn)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     recent, begun = [], time.monotonic()

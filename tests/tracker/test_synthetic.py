@@ -63,7 +63,7 @@ def test_half_outside_is_cut_at_the_border():
     canvas = np.zeros((60, 60, 3), np.uint8)
     sprite = white_sprite(np.random.default_rng(0))
     synthetic.draw(canvas, sprite, synthetic.pose_matrix((60, 30), (40, 40), 0))
-    x, y, w, h = pixel_box(canvas[:, :, 0] > 127)
+    x, _, w, _ = pixel_box(canvas[:, :, 0] > 127)
     assert abs(x - 40) <= 2 and x + w == 60
 
 

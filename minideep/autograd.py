@@ -35,6 +35,7 @@ class Op:
 
     def __init__(self, forward, elementwise=False):
         self.forward, self.name, self.__doc__ = forward, forward.__name__, forward.__doc__
+        self.__module__ = forward.__module__
         self.elementwise = elementwise  # broadcasts its inputs; gradients are summed back
         parameters = list(inspect.signature(forward).parameters.values())
         self.inputs = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
@@ -44,6 +45,9 @@ class Op:
         self.defaults = {p.name: p.default for p in keywords if p.default is not p.empty}
         self._vjps, self._joint = {}, None
         Op.registry[self.name] = self
+
+    def __reduce__(self):
+        return self.name  # copied and pickled as functions are: by reference
 
     def vjp(self, **functions):
         """Declare the vjp of each differentiable input. A variadic op gives one, which may also
@@ -287,6 +291,9 @@ def _as_list(x):
 def _call_hooks(edge, g):
     for hook in list((edge.hooks or {}).values()):
         changed = hook(g)
+        if changed is not None and (type(changed) is not Tensor or changed.shape != g.shape):
+            raise TypeError("a hook returns None or a tensor of the gradient's shape, "
+                            f"{g.shape}; got {changed!r}")
         g = g if changed is None else changed
     return g
 

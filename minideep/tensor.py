@@ -67,7 +67,7 @@ class Tensor:
             def keep(g):
                 if me() is not None:
                     me().grad = g if me().grad is None else me().grad + g
-            self.register_hook(keep)
+            self.node.hooks = {**(self.node.hooks or {}), "retain_grad": keep}  # once
 
     def detach(self):
         """The same data, cut off from the graph."""
@@ -119,6 +119,7 @@ class Tensor:
     def __bool__(self): return bool(self.data)
     def __float__(self): return float(self.item())
     def __int__(self): return int(self.item())
+    def __format__(self, spec): return format(self.item() if spec else str(self), spec)
 
     def __setitem__(self, index, value):
         raise TypeError("tensors do not change in place: a graph may need their old values. Make a "
@@ -168,7 +169,8 @@ class Tensor:
         return ops.reshape(self, shape=shape[0] if len(shape) == 1 else shape)
 
     def transpose(self, *axes):
-        return ops.transpose(self, axes=axes[0] if len(axes) == 1 and axes[0] != 0 else axes or None)
+        axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        return ops.transpose(self, axes=axes or None)
 
 
 def _raw(x):
@@ -187,14 +189,13 @@ def tensor(data, dtype=None, requires_grad=False, device=None):
     """
     from minideep.device import current_device
     data = data.data if isinstance(data, Tensor) else data
-    if dtype is None and not hasattr(data, "dtype"):
-        kind = np.asarray(data).dtype
-        if kind == object:
-            raise ValueError("tensor() wants numbers in a regular shape; these are ragged or not "
-                             "numbers")
-        dtype = {"f": np.float32, "c": np.complex64}.get(kind.kind)
-    target = device or current_device()
+    listed = not hasattr(data, "dtype")
     data = data if backend.is_array(data) else np.asarray(data)
+    if data.dtype.kind not in "biufc":
+        raise ValueError(f"tensor() wants numbers in a regular shape, not dtype {data.dtype}")
+    if dtype is None and listed:
+        dtype = {"f": np.float32, "c": np.complex64}.get(data.dtype.kind)
+    target = device or current_device()
     array = backend.module_of(target).array(backend.to_device(data, target), dtype=dtype)  # a copy
     if requires_grad and array.dtype.kind not in "fc":
         raise TypeError(f"a tensor of dtype {array.dtype} cannot have a gradient; give it "

@@ -3,12 +3,12 @@
 import builtins
 import string
 
-from kernels.backend import array_module as module
+from kernels.backend import array_module as module, is_array
 from minideep.autograd import op
 from minideep.ops.elementwise import conj, mul
 from minideep.ops.reduce import sum
 from minideep.ops.shape import broadcast_to, expand_dims, reshape, sum_to, swapaxes
-from minideep.tensor import Tensor
+from minideep.tensor import Tensor, tensor
 
 __all__ = "einsum irfft2 matmul rfft2".split()
 
@@ -24,7 +24,7 @@ _matmul.vjp(a=lambda g, b, a_shape: sum_to(g @ swapaxes(conj(b), -1, -2), shape=
 
 def matmul(a, b):
     """a @ b with NumPy's rules: stacks of matrices broadcast, a vector is a row or a column."""
-    a, b = (x if isinstance(x, Tensor) else Tensor(x) for x in (a, b))
+    a, b = (x if isinstance(x, Tensor) else Tensor(x) if is_array(x) else tensor(x) for x in (a, b))
     if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul of shapes {a.shape} and {b.shape}: the last axis of the first must "
                          "be as long as the second-last of the second")

@@ -33,6 +33,22 @@ def compare(ours, theirs, arrays, dtype, seed):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", ["where", "clip", "maximum", "minimum"])
+def test_an_infinite_gradient_into_a_branch_not_taken(name):
+    """Zero, not 0 * inf = NaN."""
+    ours = {"where": lambda x: ops.where(x > 0, x, 0.0), "clip": lambda x: ops.clip(x, low=0.0),
+            "maximum": lambda x: ops.maximum(x, 0.0), "minimum": lambda x: -ops.minimum(-x, 0.0)}
+    theirs = {"where": lambda x: torch.where(x > 0, x, 0.0), "clip": lambda x: x.clamp(min=0.0),
+              "maximum": lambda x: torch.maximum(x, torch.zeros(2)),
+              "minimum": lambda x: -torch.minimum(-x, torch.zeros(2))}
+    x = minideep.tensor([-1.0, 4.0], requires_grad=True)
+    t = torch.tensor([-1.0, 4.0], requires_grad=True)
+    with np.errstate(divide="ignore"):
+        ops.sqrt(ours[name](x)).sum().backward()
+    torch.sqrt(theirs[name](t)).sum().backward()
+    assert x.grad.numpy().tolist() == t.grad.tolist() == [0.0, 0.25]
+
+
 def nchw(x):
     return x.permute(0, 3, 1, 2)
 

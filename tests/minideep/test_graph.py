@@ -270,6 +270,14 @@ def test_hooks_run_in_order():
     assert x.grad.item() == 20.0
 
 
+@pytest.mark.parametrize("answer", [np.ones(2), 1.0, minideep.tensor([1.0, 2.0, 3.0])])
+def test_a_hook_must_return_a_gradient(answer):
+    x = leaf(1.0, 2.0)
+    x.register_hook(lambda g: answer)
+    with pytest.raises(TypeError, match="a hook returns None or a tensor"):
+        x.sum().backward()
+
+
 def test_a_tensor_without_gradient_takes_no_hook():
     with pytest.raises(RuntimeError, match="requires_grad"):
         minideep.tensor([1.0]).register_hook(print)
@@ -279,6 +287,7 @@ def test_retain_grad():
     x = leaf(1.0, 2.0)
     y = x * 3.0
     y.retain_grad()
+    y.retain_grad()  # changes nothing
     (y * y).sum().backward()
     assert y.grad.numpy().tolist() == [6.0, 12.0]
     node = weakref.ref(y.node)

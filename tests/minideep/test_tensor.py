@@ -1,5 +1,8 @@
 """The Tensor class: making one, its operators and methods, and how it meets NumPy."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -16,8 +19,9 @@ def test_dtypes_of_what_it_is_made_of():
     assert tensor(tensor([1.0])).dtype == "float32"
     with pytest.raises(ValueError, match="inhomogeneous"):
         tensor([[1.0], [1.0, 2.0]])
-    with pytest.raises(ValueError, match="regular shape"):
-        tensor([None])
+    for no_numbers in ([None], "abc", np.array(["1"]), np.array([None])):
+        with pytest.raises(ValueError, match="regular shape"):
+            tensor(no_numbers)
 
 
 def test_tensor_copies_and_the_class_does_not():
@@ -70,6 +74,7 @@ def test_methods_agree_with_numpy():
 def test_numbers_out():
     assert float(tensor(2.5)) == 2.5 and int(tensor([3])) == 3 and tensor([[4.0]]).item() == 4.0
     assert bool(tensor(1.0)) and not bool(tensor(0.0))
+    assert f"{tensor([2.5]):.3f}" == "2.500" and f"{tensor(2.0)}" == "tensor(2., dtype=float32)"
     with pytest.raises(ValueError):
         bool(tensor([1.0, 2.0]))
     with pytest.raises(TypeError, match="no dimension"):
@@ -80,6 +85,16 @@ def test_no_change_in_place():
     x = tensor([1.0, 2.0])
     with pytest.raises(TypeError, match="ops.where"):
         x[0] = 3.0
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_of_graphs_and_models(again):
+    y = tensor([1.0, 2.0], requires_grad=True) * 3.0
+    twin = again(y)
+    twin.sum().backward()
+    y.sum().backward()  # its graph is another one, and still whole
+    cell = again(minideep.layers.LSTMCell(2))
+    assert cell.activation is minideep.ops.tanh and cell.fuses(training=True)
 
 
 def test_it_can_be_a_key_and_says_what_it_is():

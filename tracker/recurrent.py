@@ -93,7 +93,8 @@ class Network(layers.Layer):
 
     def start(self, n):
         """The state before the first step: h and c of both LSTMs, (n, UNITS) each."""
-        return [[tensor(np.zeros((n, self.UNITS), "float32")) for _ in "hc"] for _ in range(2)]
+        zeros = np.zeros((n, self.UNITS), "float32")
+        return [[tensor(zeros, device=self.conv1.kernel.device) for _ in "hc"] for _ in range(2)]
 
     def call(self, crops, state):
         template, last, now = crops
@@ -184,8 +185,8 @@ def around(boxes):
 def template_regions(boxes):
     """The regions around boxes (..., 4) in which the target looks as large as each of SCALES says."""
     boxes = np.asarray(boxes, np.float64)
-    middle = boxes[..., :2] + boxes[..., 2:] / 2
-    return [around(np.concatenate([middle - boxes[..., 2:] / scale / 2, boxes[..., 2:] / scale], -1))
+    centre = boxes[..., :2] + boxes[..., 2:] / 2
+    return [around(np.concatenate([centre - boxes[..., 2:] / scale / 2, boxes[..., 2:] / scale], -1))
             for scale in SCALES]
 
 
@@ -232,11 +233,12 @@ class RecurrentTracker:
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
         check_frame(frame)
         self.box = self.first_box = check_box(box, frame)
-        self.frame, self.age, self.lost = frame.copy(), 0, False
+        self.age, self.lost = 0, False
         with no_grad():
             self.template = self.network.template([self._look(frame, region) for region in
                                                    template_regions(self.box)])
             self.state = self.network.start(1)
+            self.last = self._look(frame, around(self.box))
 
     def update(self, frame):
         """The target's State in the next frame. RuntimeError before init()."""
@@ -244,18 +246,17 @@ class RecurrentTracker:
         check_frame(frame)
         region = around(self.box)
         with no_grad():
-            crops = self.template, self._look(self.frame, region), self._look(frame, region)
+            crops = self.template, self.last, self._look(frame, region)
             corners, presence, _, self.state = self.network(crops, self.state)
-        self.box = self._sane(to_boxes(corners.numpy(), region[None])[0], frame)
-        confidence = float(1 / (1 + np.exp(-presence.numpy()[0])))
+            confidence = float(ops.sigmoid(presence).numpy()[0])
+            self.box = self._sane(to_boxes(corners.numpy(), region[None])[0], frame)
+            self.last = self._look(frame, around(self.box))     # what comes next is compared to it
         self.lost = confidence < (self.FOUND if self.lost else self.LOST)
-
         self.age += 1
         if self.age == 1:
             self.first_state = self.state
         elif self.age % self.RESET == 0:
             self.state = self.first_state
-        self.frame = frame.copy()       # a video reader may fill the same array again
         return State(as_tuple(self.box), confidence, self.lost)
 
     def _look(self, frame, region):

@@ -308,7 +308,7 @@ class Trainer:
         return trainer
 
 
-def train(data, output, steps=8000, seed=0, resume=False, workers=1,
+def train(data, output, steps=4000, seed=0, resume=False, workers=1,
           save_every=120, report=None):
     """Train from scratch, or go on from output/checkpoint.safetensors -> Trainer.
 
@@ -337,7 +337,7 @@ def train(data, output, steps=8000, seed=0, resume=False, workers=1,
     return trainer
 
 
-def train_command(data, output, steps=8000, seed=0, resume=False, workers=1,
+def train_command(data, output, steps=4000, seed=0, resume=False, workers=1,
                   json=None):
     """`python -m tracker train`: `train` with a progress bar, and a log in output/log.csv."""
     output = Path(output)

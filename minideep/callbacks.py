@@ -125,7 +125,7 @@ class EarlyStopping(_Monitor):
             return
         self.wait += 1
         better = self.improves(value, self.best)
-        if better or self.best_weights is None:
+        if better or self.restore_best_weights and self.best_weights is None:
             self.best_epoch = epoch
             if self.restore_best_weights:
                 self.best_weights = self.model.get_weights()

@@ -73,12 +73,14 @@ class Metric(Configurable):
         self.function = function or self.function
         self.name, self.options, self.mean = name or self.function.__name__, options, Mean()
 
-    def update(self, y_true, y_pred):
+    def update(self, y_true, y_pred, mask=None):
+        """mask: of the shape of the values, (N, ...); where it is False they do not count."""
         y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(np.asarray(y_pred))
         y_true = y_true if isinstance(y_true, Tensor) else Tensor(np.asarray(y_true))
         with no_grad():
             values = self.function(y_true.to(y_pred.device), y_pred.detach(), **self.options)
-        self.mean.update(values.numpy())
+        weights = 1.0 if mask is None else losses.weights_like(values, mask, "mask").numpy()
+        self.mean.update(values.numpy(), weights)
 
     def reset(self):
         self.mean.reset()

@@ -29,6 +29,7 @@ class Model(Layer):
     """A layer that can be trained: compile, then fit, evaluate, predict; and saved and loaded."""
 
     optimizer = loss = None
+    output_mask = None  # of the last call, where a Sequential's output has a mask of time steps
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None):
         """Choose how to train: names ("adam", "mse", "accuracy"), objects or functions."""
@@ -36,6 +37,7 @@ class Model(Layer):
             raise ValueError("compile() needs a loss: a name such as 'mse' or 'binary_crossentropy', "
                              "a function, or an object of minideep.losses")
         self.optimizer, self.loss = optimizers.get(optimizer), losses.get(loss)
+        metrics = [metrics] if isinstance(metrics, str) else metrics
         self.metrics = [metrics_module.get(m) for m in metrics or []]
         self._compiled_with = {"optimizer": self.optimizer, "loss": self.loss,
                                "metrics": list(metrics or [])}
@@ -48,7 +50,7 @@ class Model(Layer):
         for p in parameters:
             p.grad = None  # of backward() calls before this one
         y_pred = self(x, training=True)
-        loss = self.loss(y, y_pred, sample_weight)
+        loss = self.loss(y, y_pred, sample_weight, self.output_mask)
         parameters = parameters or self.trainable_weights  # built just now
         if parameters:
             loss.backward()
@@ -64,7 +66,8 @@ class Model(Layer):
         collection of batches (x, y) or (x, y, sample_weight). validation_split: this last share of
         the arrays, taken before any shuffling, is for validation; validation_data: (x, y) or
         (x, y, sample_weight) for it. class_weight: {class number: weight}. verbose: 0 silent,
-        1 a progress bar, 2 a line for each epoch.
+        1 a progress bar, 2 a line for each epoch. Where the output of a Sequential has a mask of time
+        steps (see layers.Masking), loss and metrics leave out those that are masked.
         """
         self._need_compile("fit")
         if _is_batches(x, y):
@@ -81,9 +84,11 @@ class Model(Layer):
             loader = DataLoader(ArrayDataset(*arrays), batch_size, shuffle, prefetch=0)
             if not len(loader):
                 raise ValueError("fit() was given no samples")
-        history, watchers = callbacks_module.History(), list(callbacks or [])
+        if isinstance(callbacks, callbacks_module.Callback):
+            callbacks = [callbacks]
+        history = callbacks_module.History()  # after the others: they may add to what it keeps
         bar = callbacks_module.ProgressBar(1 if verbose == "auto" else verbose)
-        watchers = [history, *watchers, bar] if verbose else [history, *watchers]
+        watchers = [*(callbacks or []), history] + [bar] * bool(verbose)
         steps = len(loader) if hasattr(loader, "__len__") else None
         for c in watchers:
             c.model, c.params = self, {"epochs": epochs, "steps": steps}
@@ -141,7 +146,7 @@ class Model(Layer):
         loss, y_pred = step(x, y, weight)
         mean_loss.update(float(loss), len(y_pred))
         for metric in self.metrics:
-            metric.update(y, y_pred)
+            metric.update(y, y_pred, self.output_mask)
         return {"loss": mean_loss.result(), **{m.name: m.result() for m in self.metrics}}
 
     def _reset_metrics(self):
@@ -170,7 +175,7 @@ class Model(Layer):
     def _test(self, batches):
         def step(x, y, sample_weight):
             y_pred = self(x, training=False)
-            return self.loss(y, y_pred, sample_weight), y_pred
+            return self.loss(y, y_pred, sample_weight, self.output_mask), y_pred
 
         mean_loss, logs = self._reset_metrics(), None
         for batch in batches:
@@ -280,8 +285,9 @@ class Model(Layer):
         """Write weights, architecture (JSON) and, where compiled, loss, optimizer and its state, to
         one safetensors file, all or nothing. `load_model` makes the model again."""
         compiled = self.loss and serialize(self._compiled_with)
+        frozen = [prefix for prefix, layer in self._walk("", set()) if not layer.trainable]
         serialization.save_arrays(path, self.training_state(), architecture=serialize(self),
-                                  input_shape=self.build_shape, compiled=compiled)
+                                  input_shape=self.build_shape, compiled=compiled, frozen=frozen)
 
     def get_config(self):
         return Configurable.get_config(self)  # without a name: a subclass may not take one
@@ -335,7 +341,11 @@ class Sequential(Model):
         for layer in self.layers:
             y = layer(x, mask=mask)
             mask, x = layer.compute_mask(x, mask), y
+        self.output_mask = mask
         return x
+
+    def compute_mask(self, x, mask=None):
+        return self.output_mask
 
     def compute_output_shape(self, input_shape):
         for layer in self.layers:
@@ -364,6 +374,9 @@ def load_model(path):
     if metadata["compiled"]:
         model.compile(**deserialize(metadata["compiled"]))
     model._build_for(tuple(metadata["input_shape"]))
+    for prefix, layer in list(model._walk("", set())):
+        if prefix in metadata.get("frozen", ()):
+            layer.trainable = False
     model.load_training_state(path)
     return model
 

@@ -108,8 +108,13 @@ class Layer(Configurable):
                              "the batch may be None, or the class needs a compute_output_shape()")
         n = input_shape[0]
         zeros = np.zeros((1 if n is None else n, *input_shape[1:]), self.dtype)
+        stateful = [(v, v.states) for v in self.sublayers() if getattr(v, "stateful", False)]
+        self.reset_states()
         with no_grad():
             y = self(zeros, training=False)
+        self.reset_states()  # what these zeros left behind is no state to go on from
+        for layer, states in stateful:
+            layer.states = states
         return y.shape if n is not None else (None, *y.shape[1:])
 
     def compute_mask(self, x, mask=None):

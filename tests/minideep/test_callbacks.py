@@ -101,6 +101,18 @@ def test_early_stopping(values, options, epochs, best):
         np.testing.assert_array_equal(a, b)
 
 
+def test_stopping_names_the_best_epoch_without_keeping_its_weights(capsys):
+    _run([5, 3, 4, 4, 4], callbacks.EarlyStopping(patience=2, verbose=1))
+    assert "Epoch 4: early stopping; the best was epoch 2" in capsys.readouterr().out
+
+
+def test_the_history_has_what_callbacks_add_and_one_needs_no_list():
+    x, y = _data()
+    history = _model().fit(x, y, epochs=2, verbose=0,
+                           callbacks=callbacks.LearningRateScheduler(lambda epoch: 0.5 ** epoch))
+    assert history.history["learning_rate"] == [1.0, 0.5]
+
+
 def test_stopping_and_plateaus_as_in_keras(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     pytest.importorskip("torch")

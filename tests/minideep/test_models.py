@@ -190,6 +190,41 @@ def test_masks_pass_from_layer_to_layer():
     np.testing.assert_allclose(model(x).numpy()[:1], short, atol=1e-6)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_loss_and_metrics_leave_out_masked_steps(nested):
+    x = np.random.default_rng(0).standard_normal((4, 5, 3)).astype("float32")
+    x[0, 3:] = x[2, :1] = 0
+    y = np.random.default_rng(1).standard_normal((4, 5, 2)).astype("float32")
+    chain = [layers.Masking(), layers.LSTM(4, return_sequences=True)]
+    model = Sequential([*([Sequential(chain)] if nested else chain), layers.Dense(2)])
+    model.compile(minideep.optimizers.SGD(0.0), "mse", metrics="mae")
+    there = (x != 0).any(axis=-1)
+    error = model.predict(x)[there] - y[there]
+    expected = [np.mean(error ** 2), np.mean(np.abs(error))]
+    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), expected, rtol=1e-5)
+    history = model.fit(x, y, epochs=1, verbose=0).history
+    np.testing.assert_allclose([history["loss"][0], history["mae"][0]], expected, rtol=1e-5)
+
+
+class Remembers(Model):
+    def __init__(self):
+        super().__init__()
+        self.memory, self.head = layers.LSTM(3, stateful=True), layers.Dense(1)
+
+    def call(self, x):
+        return self.head(self.memory(x))
+
+
+def test_finding_out_shapes_leaves_states_alone():
+    x = np.random.default_rng(0).standard_normal((4, 5, 2)).astype("float32")
+    model = Remembers()
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((4, 1)), batch_size=4, verbose=0)  # builds with a batch of another size
+    before = model.memory.states[0].numpy()
+    model.summary(print_fn=lambda text: None)
+    np.testing.assert_array_equal(model.memory.states[0].numpy(), before)
+
+
 def test_summary_lists_shapes_parameters_and_operations():
     lines = []
     model = Sequential([
@@ -245,6 +280,20 @@ def test_a_loaded_model_trains_on_as_if_nothing_had_happened(tmp_path):
     a = whole.fit(x, y, epochs=2, shuffle=False, verbose=0).history
     b = loaded.fit(x, y, epochs=2, shuffle=False, verbose=0).history
     assert a == b and a["loss"][0] < first.history["loss"][0]
+
+
+@pytest.mark.parametrize("make", [_model, lambda: TwoWays(4)])
+def test_frozen_layers_are_loaded_frozen(make, tmp_path):
+    x, y = _data()
+    model = make()
+    model(x)
+    list(model._children())[0][1].trainable = False
+    model.compile("adam", "mse")
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "m.safetensors")
+    again = models.load_model(tmp_path / "m.safetensors")
+    assert len(again.trainable_weights) == len(model.trainable_weights) < len(model.weights)
+    again.fit(x, y, verbose=0)  # the optimizer's state fits
 
 
 def test_weights_files(tmp_path):

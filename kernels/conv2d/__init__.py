@@ -27,6 +27,7 @@ def conv2d(x, w, stride=1, padding=0, dilation=1, groups=1):
     """
     _check_array("x", x, 4)
     _check_array("w", w, 4)
+    _check_floating(x=x, w=w)
     return x, w, *_geometry(x.shape, w.shape, stride, padding, dilation, groups)[:4]
 
 
@@ -38,6 +39,7 @@ def conv2d_input_grad(g, w, x_shape, stride=1, padding=0, dilation=1, groups=1):
     """
     _check_array("g", g, 4)
     _check_array("w", w, 4)
+    _check_floating(g=g, w=w)
     x_shape = _shape("x_shape", x_shape)
     *geometry, y_shape = _geometry(x_shape, w.shape, stride, padding, dilation, groups)
     _check_gradient(g, y_shape)
@@ -52,6 +54,7 @@ def conv2d_weight_grad(g, x, w_shape, stride=1, padding=0, dilation=1, groups=1)
     """
     _check_array("g", g, 4)
     _check_array("x", x, 4)
+    _check_floating(g=g, x=x)
     w_shape = _shape("w_shape", w_shape)
     *geometry, y_shape = _geometry(x.shape, w_shape, stride, padding, dilation, groups)
     _check_gradient(g, y_shape)
@@ -92,6 +95,13 @@ def _check_array(name, array, ndim):
     if array.ndim != ndim:
         layout = "(KH, KW, C/groups, O)" if name == "w" else "(N, H, W, channels)"
         raise ValueError(f"{name} must have {ndim} axes {layout}, got shape {array.shape}")
+
+
+def _check_floating(**arrays):
+    """Bytes may meet floats, but among themselves they would overflow without a word."""
+    if all(array.dtype.kind in "biu" for array in arrays.values()):
+        found = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"one of the two must hold floating point numbers, got {found}")
 
 
 def _check_gradient(g, y_shape):

@@ -221,6 +221,7 @@ def test_the_buffer_keeps_its_bound(which, monkeypatch):
         ({"padding": "full"}, '"same", "valid"'),
         ({"dilation": (1, 2, 3)}, "dilation must be an integer or a pair"),
         ({"dilation": 3}, "does not fit"),
+        ({"x": np.ones((1, 5, 5, 4), "uint8"), "w": np.ones((3, 3, 4, 2), int)}, "x uint8, w int64"),
     ],
 )
 def test_errors_say_what_is_wrong(change, message):

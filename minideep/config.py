@@ -48,9 +48,14 @@ class Configurable:
 
     def clone(self, **changes):
         """A new object of the same arguments, but for `changes`; a layer with new weights."""
-        again = {name: value.clone() if isinstance(value, Configurable) else value
-                 for name, value in self._arguments.items()}
+        again = {name: _twin(value) for name, value in self._arguments.items()}
         return type(self)(**{**again, **changes})
+
+
+def _twin(value):
+    if isinstance(value, Configurable):
+        return value.clone()
+    return [_twin(v) for v in value] if isinstance(value, list) else value
 
 
 def serialize(value):

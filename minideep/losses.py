@@ -113,6 +113,8 @@ def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False):
         raise ValueError(f"y_true has shape {y.shape} and y_pred {p.shape}; class numbers want "
                          f"y_pred's shape without its last axis, {p.shape[:-1]} (for one-hot "
                          "labels use categorical_crossentropy)")
+    if y.dtype.kind == "f" and not bool((y == y.round()).all()):
+        raise ValueError("class numbers must be whole numbers, 0, 1, 2, ...; some are not")
     if y.size and not (0 <= int(y.min()) and int(y.max()) < p.shape[-1]):
         raise ValueError(f"class numbers must lie in 0 ... {p.shape[-1] - 1}, as y_pred has "
                          f"{p.shape[-1]} classes; got {int(y.min())} ... {int(y.max())}")

@@ -1,8 +1,8 @@
 """Metrics: what is reported of a prediction, averaged over all samples seen since `reset`.
 
 A metric's function takes (y_true, y_pred) as losses do and returns values per sample; any loss
-function or name is one too. "accuracy" chooses by shapes as Keras does: y_pred (N, 1) is binary,
-labels of fewer dimensions or with a last axis of 1 are class numbers, the rest is one-hot.
+function or name is one too. "accuracy" chooses by shapes as Keras does: y_pred (N, 1), or (N,), is
+binary, labels of fewer dimensions or with a last axis of 1 are class numbers, the rest is one-hot.
 """
 
 import numpy as np
@@ -59,6 +59,8 @@ def sparse_categorical_accuracy(y_true, y_pred):
 
 def accuracy(y_true, y_pred):
     """Binary, sparse categorical or categorical accuracy, by the shapes (see above)."""
+    if y_pred.ndim == 1:  # one number a sample, not classes along the only axis
+        y_pred = y_pred.reshape(-1, 1)
     if y_pred.shape[-1] == 1:
         return binary_accuracy(y_true, y_pred)
     if y_true.ndim < y_pred.ndim or y_true.shape[-1] == 1:

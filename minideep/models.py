@@ -305,6 +305,7 @@ class Sequential(Model):
     def __init__(self, layers=None, **options):
         super().__init__(**options)
         self.layers, self._shape = [], self.batch_input_shape
+        self._arguments["layers"] = self.layers  # also those that add() brings
         for layer in layers or []:
             self.add(layer)
 

@@ -385,8 +385,12 @@ class Bidirectional(Layer):
         self.backward_layer.build(input_shape)
 
     def call(self, x, initial_state=None, mask=None, training=False):
-        half = 0 if initial_state is None else len(initial_state) // 2
-        there, back = (initial_state[:half], initial_state[half:]) if half else (None, None)
+        half, there, back = len(self.forward_layer.state_sizes), None, None
+        if initial_state is not None:
+            if len(initial_state) != 2 * half:
+                raise ValueError(f"{self.name} wants {2 * half} initial states, the forward layer's "
+                                 f"first; got {len(initial_state)}")
+            there, back = initial_state[:half], initial_state[half:]
         y = self.forward_layer(x, initial_state=there, mask=mask, training=training)
         z = self.backward_layer(x, initial_state=back, mask=mask, training=training)
         states = ()

@@ -562,6 +562,8 @@ def test_initial_state_is_checked_and_gets_gradients():
     assert h.grad.shape == c.grad.shape == (2, 4)
     with pytest.raises(ValueError, match=r"wants states of shape \[\(2, 4\), \(2, 4\)\]"):
         layer(x, initial_state=[h])
+    with pytest.raises(ValueError, match="wants 2 initial states, the forward layer's first; got 1"):
+        Bidirectional(GRU(4))(x, initial_state=[h])
 
 
 def test_first_biases():

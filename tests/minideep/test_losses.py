@@ -220,6 +220,9 @@ def test_shapes_never_broadcast_silently():
                 losses.get(name)(bad, p)
     with pytest.raises(ValueError, match="sample_weight has shape"):
         losses.get("mse")(np.zeros((4, 3, 2)), np.zeros((4, 3, 2)), sample_weight=np.ones(3))
+    for labels in ([0.5], [-0.5], [np.nan]):
+        with pytest.raises(ValueError, match="whole numbers"):
+            losses.sparse_categorical_crossentropy(np.array(labels), np.ones((1, 3)))
     with pytest.raises(ValueError, match="class numbers want"):
         losses.get("sparse_categorical_crossentropy")(np.eye(3), np.eye(3))
     for labels in ([0, 1, -1], [0, 1, 3]):
@@ -275,6 +278,13 @@ def test_accuracy_is_resolved_by_shapes_as_in_keras():
             ours.update(y[part], p[part].astype("float32"))
             peer.update_state(y[part], p[part].astype("float32"))
         assert ours.result() == pytest.approx(float(peer.result()), abs=1e-6)
+
+
+def test_accuracy_of_one_number_a_sample():
+    metric = metrics.get("accuracy")
+    metric.update(np.array([1, 0, 1, 1]), np.array([0.9, 0.2, 0.1, 0.8]))
+    metric.update(np.array([1]), np.array([0.1]))
+    assert metric.result() == pytest.approx(3 / 5)
 
 
 def test_metrics_from_losses_and_functions():

@@ -181,6 +181,15 @@ def test_the_ways_to_make_a_sequential():
     assert weights(built) == expected and built.compute_output_shape((None, 3)) == (None, 2)
 
 
+def test_a_clone_has_layers_of_its_own():
+    model = Sequential([layers.Dense(3)])
+    model.add(layers.Dropout(0.5))
+    model.add(layers.Dense(1))
+    twin = model.clone()
+    assert [type(v) for v in twin.layers] == [type(v) for v in model.layers]
+    assert not set(map(id, twin.sublayers())) & set(map(id, model.sublayers()))
+
+
 def test_masks_pass_from_layer_to_layer():
     x = np.random.default_rng(0).standard_normal((2, 5, 3)).astype("float32")
     x[0, 3:] = 0

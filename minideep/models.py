@@ -410,6 +410,8 @@ def _split(arrays, share):
 
 def _weigh_classes(x, y, sample_weight=1.0, *, class_weight):
     """The arrays with sample weights times the weight of each sample's class, 1 if not named."""
+    if not isinstance(class_weight, dict):
+        raise TypeError(f"class_weight is a dictionary {{class number: weight}}, not {class_weight!r}")
     labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y))
     weights = np.array([class_weight.get(int(c), 1.0) for c in labels], dtype=np.float32)
     return [x, y, weights * sample_weight]

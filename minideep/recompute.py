@@ -18,6 +18,8 @@ def checkpoint(function, *inputs):
     state = random.get_state()
     with no_grad():
         y = function(*inputs)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"a checkpoint's function must return one tensor, not {type(y).__name__}")
     out = Tensor(y.data)
     if grad_enabled():  # whether the function captures parameters shows only when it runs again
         out.requires_grad = True

@@ -77,7 +77,7 @@ class Layer(Configurable):
         if input_dim is not None:
             input_shape = (input_dim,)
         if input_shape is not None:
-            batch_input_shape = (None, *input_shape)
+            batch_input_shape = (None, *sample_shape(self, input_shape))
         self.name, self.dtype, self.built, self.build_shape = name, str(dtype), False, None
         self.batch_input_shape = None if batch_input_shape is None else tuple(batch_input_shape)
         self._weights, self._frozen, self._device, self._trainable = {}, set(), None, trainable
@@ -307,6 +307,14 @@ class SameShape(Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+
+def sample_shape(layer, shape):
+    """The shape of one sample as a tuple; (3) is a number, meant was (3,)."""
+    if isinstance(shape, int):
+        raise TypeError(f"{type(layer).__name__} wants the shape of a sample, such as ({shape},); "
+                        f"got the number {shape}")
+    return tuple(shape)
 
 
 def check_padding(layer, padding):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minideep import activations, initializers, ops, random
-from minideep.layers.base import Layer, SameShape, check_shape, positive
+from minideep.layers.base import Layer, SameShape, check_shape, positive, sample_shape
 from minideep.tensor import Tensor, tensor
 
 __all__ = """Activation Dense Dropout Flatten Input InputLayer LeakyReLU Masking ReLU Reshape
@@ -19,7 +19,8 @@ class Input(SameShape):
         if (shape is None) == (batch_shape is None):
             raise ValueError("Input takes either shape (of one sample) or batch_shape; got "
                              f"shape={shape!r}, batch_shape={batch_shape!r}")
-        batch_shape = (batch_size, *shape) if batch_shape is None else batch_shape
+        if batch_shape is None:
+            batch_shape = (batch_size, *sample_shape(self, shape))
         super().__init__(batch_input_shape=batch_shape, **kwargs)
 
     def call(self, x):

@@ -297,6 +297,11 @@ def test_checkpoint_that_captures_something_inside_a_graph_is_right_or_an_error(
         assert w.grad.item() == 18.0
 
 
+def test_checkpoint_returns_one_tensor():
+    with pytest.raises(TypeError, match="must return one tensor, not tuple"):
+        minideep.checkpoint(lambda x: (x, x), minideep.tensor([1.0], requires_grad=True))
+
+
 def test_checkpoint_under_no_grad():
     with minideep.no_grad():
         assert not minideep.checkpoint(block, leaf(0.5), leaf(1.0)).requires_grad

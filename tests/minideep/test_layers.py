@@ -352,6 +352,8 @@ def test_wrong_options(make, message):
     (lambda: Dense(), "units"),
     (lambda: Dense(3, activation=5), "an activation is a name or a function"),
     (lambda: Dense(3, kernel_initializer=5), "an initializer is a name or a function"),
+    (lambda: Dense(3, input_shape=(4)), r"such as \(4,\); got the number 4"),
+    (lambda: Input(4), r"such as \(4,\); got the number 4"),
     (lambda: RNN(Dense(3)), "state_size"),
     (lambda: Bidirectional(Dense(3)), "recurrent layer"),
     (lambda: TimeDistributed(3), "wants a layer"),

@@ -361,5 +361,7 @@ def test_errors_say_what_to_do():
         model.fit(iter([(x, y)]), epochs=2, verbose=0)
     with pytest.raises(ValueError, match=r"\(x, y\)"):
         model.fit([(x,)], verbose=0)
+    with pytest.raises(TypeError, match="class_weight is a dictionary"):
+        model.fit(x, y, class_weight=[1, 2], verbose=0)
     with pytest.raises(TypeError, match="made of layers"):
         Sequential([3])

@@ -24,7 +24,8 @@ test-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -m gpu
 
 lint: .venv/installed-dev
-	$(BIN)/python -m ruff check kernels minideep tracker tests examples
+	$(BIN)/python -m ruff check --isolated --select E,F,W --ignore E402,E731,E741,F403 --line-length 106 \
+	  --per-file-ignores '__init__.py:F401' kernels minideep tracker tests examples
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -148,7 +148,7 @@ class Node:
             if before is not None and fingerprint(_data(x), self.where is not None) != before:
                 raise RuntimeError(
                     f"an array that {self.op.name} saved for its gradient was changed in place "
-                    f"(shape {_data(x).shape}): its gradient would be silently wrong. Write "
+                    f"(shape {getattr(_data(x), 'shape', '-')}): its gradient would be silently wrong. Write "
                     "x = x + 1 instead of x.data += 1, or change the data after backward()")
         values = dict(self.saved)
         if "y" in values:
@@ -245,15 +245,15 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=No
     a tensor where `inputs` is one, else a list. An input that the outputs do not depend on is an
     error, or None with allow_unused=True.
     """
-    single = isinstance(inputs, Tensor)
     if isinstance(outputs, Tensor):
         outputs, grad_outputs = [outputs], None if grad_outputs is None else [grad_outputs]
-    outputs, inputs = _as_list(outputs), _as_list(inputs)
+    single, outputs = isinstance(inputs, Tensor), list(outputs)
+    inputs = [inputs] if single else list(inputs)
     for i, x in enumerate(inputs):
         if not x.requires_grad:
             raise ValueError(f"input {i} of grad() does not require a gradient; make it with "
                              "requires_grad=True")
-    seeds = [None] * len(outputs) if grad_outputs is None else _as_list(grad_outputs)
+    seeds = [None] * len(outputs) if grad_outputs is None else list(grad_outputs)
     if len(seeds) != len(outputs):
         raise ValueError(f"{len(seeds)} grad_outputs were given for {len(outputs)} outputs")
     roots = [(y, seed_gradient(y, seed)) for y, seed in zip(outputs, seeds)]
@@ -282,10 +282,6 @@ def seed_gradient(y, g):
     if g.shape != y.shape:
         raise ValueError(f"a gradient of shape {g.shape} was given for a tensor of shape {y.shape}")
     return g
-
-
-def _as_list(x):
-    return [x] if isinstance(x, Tensor) else list(x)
 
 
 def _call_hooks(edge, g):

@@ -37,6 +37,8 @@ def user_line():
 def fingerprint(array, full=False):
     """A number that changes when the array does: of every element up to 64k of them, of an even
     sample beyond unless `full`. None for an array on a GPU, where it would stop the queue."""
+    if type(array) is list:  # an index
+        return hash(repr(array))
     if type(array) is not np.ndarray:
         return None
     if array.size > 65536 and not full:

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from kernels import backend
-from minideep import schedules
+from minideep import schedules  # noqa: F401 (optimizers.schedules, as in Keras)
 from minideep.config import Configurable
 from minideep.tensor import Tensor
 
@@ -49,7 +49,7 @@ class Optimizer(Configurable):
                             ("global_clipnorm", global_clipnorm)):
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name}={limit}; it must be above 0")
-        self._learning_rate = learning_rate if callable(learning_rate) else float(learning_rate)
+        self.learning_rate = learning_rate
         self.weight_decay, self.clipnorm, self.clipvalue = weight_decay, clipnorm, clipvalue
         self.global_clipnorm, self.use_ema, self.ema_momentum = global_clipnorm, use_ema, ema_momentum
         self.iterations = 0
@@ -63,9 +63,11 @@ class Optimizer(Configurable):
 
     @learning_rate.setter
     def learning_rate(self, value):
-        if callable(self._learning_rate) and not callable(value):
+        if callable(getattr(self, "_learning_rate", None)) and not callable(value):
             raise TypeError("the learning rate follows a schedule; make the optimizer with a number "
                             "to set it, or change the schedule")
+        if not callable(value) and not (isinstance(value, (int, float, np.number)) and value >= 0):
+            raise ValueError(f"learning_rate={value!r}; it must be a number >= 0, or a schedule")
         self._learning_rate = value if callable(value) else float(value)
 
     # ---------------------------------------------------------------------------------- one step
@@ -296,6 +298,8 @@ _names = {c.__name__.lower(): c for c in (SGD, RMSprop, Adam, AdamW)}
 
 def get(optimizer):
     """An Optimizer from its name ("adam", "sgd", "rmsprop", "adamw"), or the one given."""
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        return optimizer()
     if isinstance(optimizer, Optimizer):
         return optimizer
     if not isinstance(optimizer, str) or optimizer.lower() not in _names:

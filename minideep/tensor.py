@@ -29,8 +29,6 @@ class Tensor:
         self.data, self.grad, self.node, self.hooks = data, None, node, None
         self.requires_grad = requires_grad
 
-    # ------------------------------------------------------------------------------- differentiate
-
     def backward(self, gradient=None, retain_graph=False, create_graph=False):
         """Add the gradient of this tensor to `.grad` of every leaf that it was computed from.
 
@@ -73,8 +71,6 @@ class Tensor:
         """The same data, cut off from the graph."""
         return Tensor(self.data)
 
-    # ------------------------------------------------------------------------------ shape and place
-
     shape = property(lambda self: self.data.shape)
     dtype = property(lambda self: self.data.dtype)
     ndim = property(lambda self: self.data.ndim)
@@ -113,9 +109,7 @@ class Tensor:
             raise TypeError("len() of a tensor of no dimension")
         return self.shape[0]
 
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
-
+    def __iter__(self): return (self[i] for i in range(len(self)))
     def __bool__(self): return bool(self.data)
     def __float__(self): return float(self.item())
     def __int__(self): return int(self.item())
@@ -124,8 +118,6 @@ class Tensor:
     def __setitem__(self, index, value):
         raise TypeError("tensors do not change in place: a graph may need their old values. Make a "
                         "new one (ops.where, ops.scatter), or write to t.data outside any graph")
-
-    # ------------------------------------------------------------------------------------ arithmetic
 
     def __add__(self, other): return ops.add(self, other)
     def __radd__(self, other): return ops.add(other, self)
@@ -143,13 +135,16 @@ class Tensor:
     def __abs__(self): return ops.abs(self)
     def __getitem__(self, index): return ops.getitem(self, index=index)
 
-    # Comparisons give tensors of booleans; they have no gradient.
+    # Comparisons, and what joins them, give tensors of booleans; they have no gradient.
     def __eq__(self, other): return _plain(self.data == _raw(other))
     def __ne__(self, other): return _plain(self.data != _raw(other))
     def __lt__(self, other): return _plain(self.data < _raw(other))
     def __le__(self, other): return _plain(self.data <= _raw(other))
     def __gt__(self, other): return _plain(self.data > _raw(other))
     def __ge__(self, other): return _plain(self.data >= _raw(other))
+    def __and__(self, other): return _plain(self.data & _raw(other))
+    def __or__(self, other): return _plain(self.data | _raw(other))
+    def __invert__(self): return _plain(~self.data)
 
     def sum(self, axis=None, keepdims=False): return ops.sum(self, axis, keepdims)
     def mean(self, axis=None, keepdims=False): return ops.mean(self, axis, keepdims)

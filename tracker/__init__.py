@@ -89,6 +89,6 @@ def available():
         try:
             load(name)
             reasons[name] = None
-        except (ImportError, OSError) as error:   # a missing wheel; missing or unreadable weights
+        except (ImportError, OSError, ValueError) as error:  # a missing wheel; missing or odd weights
             reasons[name] = str(error)
     return reasons

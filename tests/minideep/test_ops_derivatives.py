@@ -27,7 +27,8 @@ NO_DERIVATIVE = {"argmax": "integers"}
 def case(*names):
     def add(function):
         for name in names:
-            CASES[name] = types.SimpleNamespace(draw=function, op=getattr(conv_ops, name, getattr(ops, name, None)))
+            op = getattr(conv_ops, name, getattr(ops, name, None))
+            CASES[name] = types.SimpleNamespace(draw=function, op=op)
         return function
     return add
 

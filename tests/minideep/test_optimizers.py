@@ -236,3 +236,13 @@ def test_a_training_loop_learns():
             ((minideep.tensor(x) @ w - y) ** 2).mean().backward()
             optimizer.step([w])
         np.testing.assert_allclose(w.numpy()[:, 0], [1, -2, 0.5], atol=0.05, err_msg=name)
+
+
+@pytest.mark.parametrize("rate", [-1, "0.1", None, float("nan")])
+def test_a_learning_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match="learning_rate"):
+        optimizers.SGD(rate)
+
+
+def test_a_class_is_an_optimizer_with_its_defaults():
+    assert isinstance(optimizers.get(optimizers.Adam), optimizers.Adam)

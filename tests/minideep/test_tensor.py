@@ -102,3 +102,17 @@ def test_it_can_be_a_key_and_says_what_it_is():
     assert {x: 1}[x] == 1
     assert repr(x) == "tensor([1., 2.], dtype=float32, requires_grad=True)"
     assert "node=mul" in repr(x * 2.0)
+
+
+def test_booleans_join():
+    x = minideep.tensor([-1.0, 0.5, 2.0])
+    np.testing.assert_array_equal(((x > 0) & (x < 1)).numpy(), [False, True, False])
+    np.testing.assert_array_equal(((x < 0) | ~(x < 1)).numpy(), [True, False, True])
+
+
+def test_a_list_that_was_an_index_and_has_changed_is_reported():
+    x, index = minideep.tensor([1.0, 2.0, 3.0], requires_grad=True), [0, 1]
+    y = (x[index] * 2).sum()
+    index[0] = 2
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()

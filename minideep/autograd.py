@@ -148,8 +148,8 @@ class Node:
             if before is not None and fingerprint(_data(x), self.where is not None) != before:
                 raise RuntimeError(
                     f"an array that {self.op.name} saved for its gradient was changed in place "
-                    f"(shape {getattr(_data(x), 'shape', '-')}): its gradient would be silently wrong. Write "
-                    "x = x + 1 instead of x.data += 1, or change the data after backward()")
+                    f"(shape {getattr(_data(x), 'shape', '-')}): its gradient would be silently wrong. "
+                    "Write x = x + 1 instead of x.data += 1, or change the data after backward()")
         values = dict(self.saved)
         if "y" in values:
             values["y"] = Tensor(values["y"], requires_grad=True, node=self)

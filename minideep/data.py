@@ -45,8 +45,8 @@ class DataLoader:
     """
 
     def __init__(self, dataset, batch_size=32, shuffle=False, drop_last=False, prefetch=2, seed=None):
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; it must be 1 at least")
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}; it must be an integer, 1 at least")
         self.dataset, self.batch_size, self.shuffle = dataset, int(batch_size), shuffle
         self.drop_last, self.prefetch, self.seed, self.epoch = drop_last, prefetch, seed, 0
 

@@ -271,6 +271,8 @@ _names.update({c.__name__: c for c in list(_names.values())})
 def get(loss):
     """A Loss from Keras's name of it ("mse", "binary_crossentropy", "Huber", ...), a function
     (y_true, y_pred) -> values per sample, or a Loss (returned as it is)."""
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        return loss()
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, str):

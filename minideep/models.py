@@ -29,7 +29,8 @@ class Model(Layer):
     """A layer that can be trained: compile, then fit, evaluate, predict; and saved and loaded."""
 
     optimizer = loss = None
-    output_mask = None  # of the last call, where a Sequential's output has a mask of time steps
+    output_mask = None  # (N, T) of the last call: time steps that loss and metrics leave out where it
+    #                     is False. A Sequential sets it from its layers, a subclass may in call().
 
     def compile(self, optimizer="rmsprop", loss=None, metrics=None):
         """Choose how to train: names ("adam", "mse", "accuracy"), objects or functions."""
@@ -70,6 +71,10 @@ class Model(Layer):
         steps (see layers.Masking), loss and metrics leave out those that are masked.
         """
         self._need_compile("fit")
+        if not (validation_data is None or _is_batches(validation_data, None) or isinstance(
+                validation_data, (tuple, list)) and 2 <= len(validation_data) <= 3):
+            raise ValueError("validation_data must be (x, y) or (x, y, sample_weight), or batches; got "
+                             f"{type(validation_data).__name__} of {len(validation_data)}")
         if _is_batches(x, y):
             if validation_split or sample_weight is not None or class_weight is not None:
                 raise ValueError("validation_split, sample_weight and class_weight want arrays; with "
@@ -361,6 +366,9 @@ class Sequential(Model):
         return rows
 
     def get_config(self):
+        if len(set(map(id, self.layers))) < len(self.layers):
+            raise ValueError(f"{self.name} has a layer twice; its architecture cannot be written down. "
+                             "Its weights can: save_weights()")
         return {"name": self.name, "dtype": self.dtype, "layers": [serialize(v) for v in self.layers]}
 
 

@@ -365,3 +365,32 @@ def test_errors_say_what_to_do():
         model.fit(x, y, class_weight=[1, 2], verbose=0)
     with pytest.raises(TypeError, match="made of layers"):
         Sequential([3])
+
+
+def test_small_mistakes_are_told(tmp_path):
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 3), "float32")
+    shared = layers.Dense(3)
+    model = models.Sequential([shared, shared])
+    model.compile("sgd", losses.MeanSquaredError)
+    for wrong in ((x,), x):
+        with pytest.raises(ValueError, match="validation_data"):
+            model.fit(x, y, validation_data=wrong, verbose=0)
+    for wrong in ("4", None, 4.5, 0):
+        with pytest.raises(ValueError, match="batch_size"):
+            model.fit(x, y, batch_size=wrong, verbose=0)
+    model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="a layer twice"):
+        model.save(tmp_path / "model.safetensors")
+    model.save_weights(tmp_path / "weights.safetensors")
+
+
+def test_a_subclass_says_which_time_steps_count():
+    class Masked(models.Model):
+        def call(self, x):
+            self.output_mask = minideep.tensor(np.array([[True, False]] * 2))
+            return x * 1.0
+
+    model = Masked()
+    model.compile("sgd", "mse")
+    y = np.array([[[1.0], [9.0]], [[3.0], [9.0]]], "float32")
+    assert model.evaluate(np.zeros((2, 2, 1), "float32"), y, verbose=0) == pytest.approx((1 + 9) / 2)

@@ -190,6 +190,14 @@ def template_regions(boxes):
             for scale in SCALES]
 
 
+def expected(places):
+    """The mean of `places` (N, PLACES², len(SCALES)): the target's shift (N, 2) in sizes of the last
+    box, and the logarithm of its size (N,) relative to that."""
+    chance = np.exp(np.asarray(places, np.float64))
+    shifts = HYPOTHESES[:, 1, :2] + .5                                  # (PLACES², 2)
+    return chance.sum(2) @ shifts, chance.sum(1) @ np.log(SCALES)
+
+
 def to_boxes(corners, regions):
     """The network's corners (N, 4) as boxes in the frames that the regions (N, 4) were cut from."""
     corners = np.asarray(corners, np.float64) / 10
@@ -209,10 +217,15 @@ def normalise(pixels):
 class RecurrentTracker:
     """Follows one target with a Network; see the head of this file.
 
-    The network's memory starts afresh every RESET frames, from what it was after the first one:
-    it has never been trained on longer clips. It computes on minideep's current device."""
+    The box moves to where the correlation places the target, and takes its size from there too. Of
+    the correction that dense layers and LSTMs make only the part TRUST is used: they have seen clips
+    of 16 frames, and over hundreds their small errors add up, whereas the correlation is tied to the
+    first frame. The size follows slowly, by the part EASE of each change, and rests while the network
+    doubts that it sees the target. Its memory starts afresh every RESET frames, from what it was after
+    the first one (Gordon et al., Re3, 2018). It computes on minideep's current device."""
 
-    RESET = 32
+    TRUST, EASE, RESET = .2, .3, 32
+    DOUBT = .4                  # of confidence: the size rests below it
     LOST, FOUND = .3, .5        # of confidence: lost below the one until above the other
 
     def __init__(self, network):
@@ -247,9 +260,10 @@ class RecurrentTracker:
         region = around(self.box)
         with no_grad():
             crops = self.template, self.last, self._look(frame, region)
-            corners, presence, _, self.state = self.network(crops, self.state)
+            corners, presence, places, self.state = self.network(crops, self.state)
             confidence = float(ops.sigmoid(presence).numpy()[0])
-            self.box = self._sane(to_boxes(corners.numpy(), region[None])[0], frame)
+            corrected = to_boxes(corners.numpy(), region[None])[0]
+            self.box = self._settle(*expected(places.numpy()), corrected, confidence, frame)
             self.last = self._look(frame, around(self.box))     # what comes next is compared to it
         self.lost = confidence < (self.FOUND if self.lost else self.LOST)
         self.age += 1
@@ -262,14 +276,19 @@ class RecurrentTracker:
     def _look(self, frame, region):
         return look(frame, region, self.device)
 
-    def _sane(self, box, frame):
-        """The box with its centre in the frame, and of a size from 1/5 to 5 times the first box's,
-        at least 2 pixels and at most the frame."""
+    def _settle(self, shift, growth, corrected, confidence, frame):
+        """The new box: its centre in the frame, its size from 1/5 to 5 times the first box's, at least
+        2 pixels and at most the frame."""
         limits = np.array(frame.shape[1::-1], np.float64)
-        middle = np.clip(box[:2] + box[2:] / 2, 0, limits)
-        size = np.clip(box[2:], self.first_box[2:] / 5, self.first_box[2:] * 5)
+        size = self.box[2:]
+        centre = self.box[:2] + size / 2 + shift[0] * size
+        centre += self.TRUST * (corrected[:2] + corrected[2:] / 2 - centre)
+        centre = np.clip(centre, 0, limits)
+        if confidence > self.DOUBT:
+            size = size * np.exp(self.EASE * growth[0])
+        size = np.clip(size, self.first_box[2:] / 5, self.first_box[2:] * 5)
         size = np.minimum(np.maximum(size, 2), limits)
-        return np.concatenate([middle - size / 2, size])
+        return np.concatenate([centre - size / 2, size])
 
 
 def look(frame, region, device):

@@ -145,6 +145,16 @@ def test_hypotheses_are_boxes_of_each_size_at_each_shift():
     np.testing.assert_allclose(below, [-.39, 1 / 3 - .39, .39, 1 / 3 + .39], rtol=1e-6)
 
 
+def test_expected_is_the_mean_of_places():
+    chance = np.full((1, recurrent.PLACES ** 2, 3), 1e-12)
+    middle = recurrent.PLACES ** 2 // 2
+    chance[0, middle + 3, 1] = .5                   # half a target to the right, of the same size
+    chance[0, middle - recurrent.PLACES, 2] = .5    # a sixth of it up, and larger
+    shift, growth = recurrent.expected(np.log(chance).astype("float32"))
+    np.testing.assert_allclose(shift, [[.25, -1 / 12]], atol=1e-6)
+    np.testing.assert_allclose(growth, [np.log(1.28) / 2], atol=1e-6)
+
+
 def test_template_regions_show_the_target_larger_and_smaller():
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[80:120, 100:160] = 255                                    # a target of 60 x 40

@@ -47,9 +47,9 @@ class Network(layers.Layer):
 
     crops (N, CROP, CROP, 3), from `normalise`; those of the template are one such array for each of
     SCALES, cut around the box divided by the scale. corners (N, 4): x1, y1, x2, y2 as parts of the
-    crop, 0 to 1, times 10 (did not move: about 3.1, 3.1, 6.9, 6.9). presence (N,): the logit of "the
-    target is visible". places (N, PLACES², len(SCALES)): the logarithm of the probability of each
-    shift and size of the target.
+    crop, 0 to 1, times 10 (did not move: about 3.1, 3.1, 6.9, 6.9). presence (N,): the logit of
+    "the target is visible". places (N, PLACES², len(SCALES)): the logarithm of the probability of
+    each shift and size of the target.
     """
 
     CHANNELS, GROUPS, DENSE, UNITS = 32, 8, 128, 64
@@ -81,7 +81,7 @@ class Network(layers.Layer):
         self.gain = self.add_weight((), "ones", "gain")                 # of the correlation
 
     def features(self, crops):
-        """The CNN's map, and the unit vectors that are compared: (N, CELLS, CELLS, CHANNELS) each."""
+        """The CNN's map and the vectors that are compared, (N, CELLS, CELLS, CHANNELS) each."""
         x = self.conv3(self.conv2(self.conv1(crops)))
         e = self.embedding(x)
         return x, e / ops.sqrt((e * e).mean(axis=-1, keepdims=True) + .05)
@@ -136,14 +136,14 @@ class Network(layers.Layer):
 
 
 def middle(x, size):
-    """The central size x size cells of maps (N, H, W, C); the upper left of two possible middles."""
+    """The central size x size cells of maps (N, H, W, C); of two middles the upper left."""
     top = (x.shape[1] - size) // 2
     return x[:, top:top + size, top:top + size]
 
 
 def correlate(x, templates):
-    """Each template (N, k, k, C) slid over its own map x (N, H, W, C), each channel for itself: a list
-    of (N, H-k+1, W-k+1, C).
+    """Each template (N, k, k, C) slid over its own map x (N, H, W, C), each channel for itself: a
+    list of (N, H-k+1, W-k+1, C).
 
     It is a depthwise convolution of one image that has all maps as its channels."""
     n, h, w, c = x.shape
@@ -158,8 +158,8 @@ def correlate(x, templates):
 
 
 def mean_groups(x, groups):
-    """Neighbouring channels of a correlation (N, H, W, C) made one: (N, H, W, groups), each the mean
-    over the template of the products, and so about 1 where it fits."""
+    """Neighbouring channels of a correlation (N, H, W, C) made one: (N, H, W, groups), each the
+    mean over the template of the products, and so about 1 where it fits."""
     each = x.shape[3] // groups
     mean = np.repeat(np.eye(groups, dtype="float32"), each, axis=0) / (TARGET ** 2 * each)
     return x @ tensor(mean.astype("float32"), device=x.device)          # (C, groups)
@@ -172,7 +172,7 @@ def _hypotheses():
     return np.stack([x - half, y - half, x + half, y + half], -1).astype("float32")
 
 
-HYPOTHESES = _hypotheses()      # (PLACES², len(SCALES), 4): corners, in units of the last box's size
+HYPOTHESES = _hypotheses()  # (PLACES², len(SCALES), 4): corners, in units of the last box's size
 
 
 def around(boxes):
@@ -183,16 +183,16 @@ def around(boxes):
 
 
 def template_regions(boxes):
-    """The regions around boxes (..., 4) in which the target looks as large as each of SCALES says."""
+    """The regions around boxes (..., 4) in which the target looks as large as SCALES say."""
     boxes = np.asarray(boxes, np.float64)
     centre = boxes[..., :2] + boxes[..., 2:] / 2
-    return [around(np.concatenate([centre - boxes[..., 2:] / scale / 2, boxes[..., 2:] / scale], -1))
-            for scale in SCALES]
+    sizes = [boxes[..., 2:] / scale for scale in SCALES]
+    return [around(np.concatenate([centre - size / 2, size], -1)) for size in sizes]
 
 
 def expected(places):
-    """The mean of `places` (N, PLACES², len(SCALES)): the target's shift (N, 2) in sizes of the last
-    box, and the logarithm of its size (N,) relative to that."""
+    """The mean of `places` (N, PLACES², len(SCALES)): the target's shift (N, 2) in sizes of the
+    last box, and the logarithm of its size (N,) relative to that."""
     chance = np.exp(np.asarray(places, np.float64))
     shifts = HYPOTHESES[:, 1, :2] + .5                                  # (PLACES², 2)
     return chance.sum(2) @ shifts, chance.sum(1) @ np.log(SCALES)
@@ -218,11 +218,12 @@ class RecurrentTracker:
     """Follows one target with a Network; see the head of this file.
 
     The box moves to where the correlation places the target, and takes its size from there too. Of
-    the correction that dense layers and LSTMs make only the part TRUST is used: they have seen clips
-    of 16 frames, and over hundreds their small errors add up, whereas the correlation is tied to the
-    first frame. The size follows slowly, by the part EASE of each change, and rests while the network
-    doubts that it sees the target. Its memory starts afresh every RESET frames, from what it was after
-    the first one (Gordon et al., Re3, 2018). It computes on minideep's current device."""
+    the correction that dense layers and LSTMs make only the part TRUST is used: they have seen
+    clips of 16 frames, and over hundreds their small errors add up, whereas the correlation is tied
+    to the first frame. The size follows slowly, by the part EASE of each change, and rests while
+    the network doubts that it sees the target. Its memory starts afresh every RESET frames, from
+    what it was after the first one (Gordon et al., Re3, 2018). It computes on minideep's current
+    device."""
 
     TRUST, EASE, RESET = .2, .3, 32
     DOUBT = .4                  # of confidence: the size rests below it
@@ -277,8 +278,8 @@ class RecurrentTracker:
         return look(frame, region, self.device)
 
     def _settle(self, shift, growth, corrected, confidence, frame):
-        """The new box: its centre in the frame, its size from 1/5 to 5 times the first box's, at least
-        2 pixels and at most the frame."""
+        """The new box: its centre in the frame, its size from 1/5 to 5 times the first box's, at
+        least 2 pixels and at most the frame."""
         limits = np.array(frame.shape[1::-1], np.float64)
         size = self.box[2:]
         centre = self.box[:2] + size / 2 + shift[0] * size

@@ -367,7 +367,7 @@ def real_clip(rng, sequence, unroll):
 
 
 def _shrunk_region(frame, corner, size, factor):
-    """The part of the frame that is needed, averaged over factor x factor pixels, and its corner."""
+    """The part of the frame that is needed, averaged over factor x factor pixels; its corner."""
     height, width = frame.shape[:2]
     x0, y0 = np.clip(np.floor(corner).astype(int) - factor, 0, [width - factor, height - factor])
     x1 = int(np.clip(corner[0] + size[0] + factor, x0 + factor, width))

@@ -5,8 +5,8 @@
 Half of the clips are rendered from photographs, half are cut from boxed sequences. The network is
 unrolled over a clip as it will run on a video, first over 2 frames, then 4, 8 and 16; more and more
 often the box that it said itself decides where it looks next, so that it learns to recover from its
-own errors (Gordon et al., Re3, 2018). Step s of seed k sees the same clips and makes the same random
-choices on every machine, and a run that was interrupted goes on as if it had not been.
+own errors (Gordon et al., Re3, 2018). Step s of seed k sees the same clips and makes the same
+random choices on every machine, and a run that was interrupted goes on as if it had not been.
 """
 from __future__ import annotations
 
@@ -95,8 +95,9 @@ def check_data(data):
                for name in ("photos", "train")}
     if not any(folders.values()):
         raise FileNotFoundError(
-            f"no training data in {data}: expected {data / 'photos'} (JPEG or PNG pictures to render "
-            f"scenes from) or {data / 'train'} (folders with groundtruth_rect.txt and img/), or both")
+            f"no training data in {data}: expected {data / 'photos'} (JPEG or PNG pictures to "
+            f"render scenes from) or {data / 'train'} (folders with groundtruth_rect.txt and "
+            "img/), or both")
     return folders
 
 
@@ -117,7 +118,7 @@ class Loader:
     """Batches of coming steps, made by other processes while this one trains."""
 
     def __init__(self, data, seed, steps, workers=1, ahead=4):
-        context = multiprocessing.get_context("spawn")      # fork would copy locked threads and CUDA
+        context = multiprocessing.get_context("spawn")  # fork would copy locked threads and CUDA
         self.pool = ProcessPoolExecutor(workers, context, _start_worker, (str(data),))
         self.seed, self.steps, self.ahead, self.waiting = seed, steps, ahead, {}
 
@@ -136,7 +137,7 @@ class Loader:
 
 
 def stage(step, steps):
-    """(frames, clips, part of clips that follow the network's own boxes) at this step of `steps`."""
+    """(frames, clips, part of clips that follow the network's own boxes) at this step."""
     done = step / steps
     end = 0.
     for part, unroll, count in STAGES:
@@ -153,8 +154,8 @@ def unrolled_loss(network, batch, rng, feedback):
     """The mean loss over a batch's clips and frames, a scalar Tensor, and {name: number} to print.
 
     Where the target is visible: L1 of ten times the corners, 1 - generalised IoU, and the
-    cross-entropy of the place; everywhere the cross-entropy of presence. So that presence means this
-    target, not any, some clips see another clip's template, and some frames another clip's frame."""
+    cross-entropy of the place; everywhere the cross-entropy of presence. So that presence means
+    this target, not any, some clips see another clip's template, some frames another's frame."""
     n, t = batch.visible.shape
     neighbour, itself = np.roll(np.arange(n), 1), np.arange(n)
     wrong = rng.random(n) < WRONG
@@ -198,7 +199,7 @@ def unrolled_loss(network, batch, rng, feedback):
 
 
 def cut(batch, k, regions):
-    """The regions (N, 4, in the clips' planes) of the clips' frames k, as the network wants them."""
+    """The regions (N, 4), in the clips' planes, of the clips' frames k, as the network wants."""
     regions = regions.copy()
     regions[:, :2] -= batch.origins[:, k]
     crops = np.empty((len(regions), CROP, CROP, 3), np.uint8)
@@ -210,8 +211,8 @@ def cut(batch, k, regions):
 def shaken(rng, boxes, shift, stretch):
     """Boxes as a tracker may have left them: moved, enlarged and shrunk at random.
 
-    shift, stretch (N, 1): how much, in sizes of the box and in their logarithm. Laplace noise, after
-    GOTURN's motion model, but sizes are up to .6 off: with less the network learns to copy them."""
+    shift, stretch (N, 1): how much, in sizes of the box and in their logarithm. Laplace noise,
+    after GOTURN's motion model, but with sizes up to .6 off: with less the network copies them."""
     n = len(boxes)
     stretched = rng.laplace(0, 1, (n, 1)) + .7 * rng.laplace(0, 1, (n, 2))
     size = boxes[:, 2:] * np.exp(np.clip(stretch * stretched, -.6, .6))
@@ -321,8 +322,8 @@ def train(data, output, steps=4000, seed=0, resume=False, workers=1,
     if resume:
         trainer = Trainer.resume(checkpoint)
     elif checkpoint.exists():
-        raise FileExistsError(f"{checkpoint} is there already: go on from it with --resume, or give "
-                              "another --output")
+        raise FileExistsError(f"{checkpoint} is there already: go on from it with --resume, or "
+                              "give another --output")
     else:
         trainer = Trainer(seed, steps)
     saved = time.monotonic()
@@ -354,8 +355,8 @@ def train_command(data, output, steps=4000, seed=0, resume=False, workers=1,
             del recent[:-50]
             mean = {k: float(np.mean([f[k] for f in recent])) for k in figures}
             unroll = stage(trainer.step - 1, trainer.steps)[0]
-            bar.update(task, completed=trainer.step, total=trainer.steps,
-                       description=f"{unroll} frames: loss {mean['loss']:.3f} IoU {mean['iou']:.3f}")
+            bar.update(task, completed=trainer.step, total=trainer.steps, description=(
+                f"{unroll} frames: loss {mean['loss']:.3f} IoU {mean['iou']:.3f}"))
             if trainer.step % 50 == 0:
                 log.write(f"{trainer.step},{unroll},{mean['loss']:.4f},{mean['iou']:.4f},"
                           f"{mean['presence']:.4f},{time.monotonic() - begun:.1f}\n")

@@ -1,4 +1,4 @@
-"""The recurrent tracker: its geometry, its network against a plain formula, its manners, its weights."""
+"""The recurrent tracker: geometry, network against plain formulas, manners, and its weights."""
 
 import json
 import os
@@ -139,7 +139,7 @@ def test_places_are_probabilities_and_memory_matters():
 def test_hypotheses_are_boxes_of_each_size_at_each_shift():
     middle = recurrent.PLACES ** 2 // 2
     np.testing.assert_allclose(recurrent.HYPOTHESES[middle, 1], [-.5, -.5, .5, .5])
-    right = recurrent.HYPOTHESES[middle + 2, 2]                     # two cells, a third of the target
+    right = recurrent.HYPOTHESES[middle + 2, 2]             # two cells, a third of the target
     np.testing.assert_allclose(right, [1 / 3 - .64, -.64, 1 / 3 + .64, .64], rtol=1e-6)
     below = recurrent.HYPOTHESES[middle + 2 * recurrent.PLACES, 0]
     np.testing.assert_allclose(below, [-.39, 1 / 3 - .39, .39, 1 / 3 + .39], rtol=1e-6)
@@ -260,8 +260,8 @@ def test_the_weights_that_come_with_it():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "val").is_dir(), reason=f"no {DATA / 'val'}: set MINIDEEP_DATA to a "
-                    "folder that holds val/")
+@pytest.mark.skipif(not (DATA / "val").is_dir(), reason=(
+    f"no {DATA / 'val'}: set MINIDEEP_DATA to a folder that holds val/"))
 def test_beats_the_baselines_on_unseen_sequences():
     from tracker.evaluate import evaluate
     from tracker.sequences import find_sequences

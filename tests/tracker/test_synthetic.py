@@ -55,7 +55,8 @@ def test_drawn_pixels_lie_in_the_exact_box(seed):
 def test_a_sprite_outside_draws_nothing():
     canvas = np.zeros((50, 50, 3), np.uint8)
     sprite = white_sprite(np.random.default_rng(0))
-    assert synthetic.draw(canvas, sprite, synthetic.pose_matrix((200, 20), (30, 30), 0)) == (None,) * 2
+    pose = synthetic.pose_matrix((200, 20), (30, 30), 0)
+    assert synthetic.draw(canvas, sprite, pose) == (None, None)
     assert not canvas.any()
 
 

@@ -217,16 +217,15 @@ def normalise(pixels):
 class RecurrentTracker:
     """Follows one target with a Network; see the head of this file.
 
-    The box moves to where the correlation places the target, and takes its size from there too. Of
-    the correction that dense layers and LSTMs make only the part TRUST is used: they have seen
-    clips of 16 frames, and over hundreds their small errors add up, whereas the correlation is tied
-    to the first frame. The size follows slowly, by the part EASE of each change, and rests while
-    the network doubts that it sees the target. Its memory starts afresh every RESET frames, from
-    what it was after the first one (Gordon et al., Re3, 2018). It computes on minideep's current
-    device."""
+    The correlation is tied to the first frame; the dense layers and LSTMs, which correct it, have
+    seen clips of 16 frames, and over hundreds their small errors would add up. So the box goes half
+    of the way (TRUST) from the one to the other. Its size follows slowly, by the part EASE of each
+    change, and rests while the network doubts that it sees the target. The memory starts afresh
+    every RESET frames, from what it was after the first one (Gordon et al., Re3, 2018). All is
+    computed on minideep's current device."""
 
-    TRUST, EASE, RESET = .2, .3, 32
-    DOUBT = .4                  # of confidence: the size rests below it
+    TRUST, EASE, RESET = .5, .15, 32
+    DOUBT = .5                  # of confidence: the size rests below it
     LOST, FOUND = .3, .5        # of confidence: lost below the one until above the other
 
     def __init__(self, network):
@@ -286,7 +285,9 @@ class RecurrentTracker:
         centre += self.TRUST * (corrected[:2] + corrected[2:] / 2 - centre)
         centre = np.clip(centre, 0, limits)
         if confidence > self.DOUBT:
-            size = size * np.exp(self.EASE * growth[0])
+            change = np.log(np.maximum(corrected[2:], 1) / size)        # (2,), of width and height
+            change = growth[0] + self.TRUST * (change - growth[0])
+            size = size * np.exp(self.EASE * change)
         size = np.clip(size, self.first_box[2:] / 5, self.first_box[2:] * 5)
         size = np.minimum(np.maximum(size, 2), limits)
         return np.concatenate([centre - size / 2, size])

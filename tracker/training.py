@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json as json_format
 import multiprocessing
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ _source = None      # of a worker process
 
 def _start_worker(data):
     global _source
+    signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the parent's to handle
     import_cv2().setNumThreads(1)
     _source = Source(data)
 

@@ -218,6 +218,21 @@ def test_a_reused_frame_buffer_is_no_trap(trained):
         assert trained.update(buffer).box == box
 
 
+def test_a_box_settles_between_correlation_and_correction(trained):
+    tracker = RecurrentTracker(trained.network)
+    tracker.box = tracker.first_box = np.array([40., 30, 20, 10])          # its centre: 50, 35
+    frame = np.zeros((100, 200, 3), np.uint8)
+    place = np.array([[.5, -1.]]), np.array([.2])       # 10 to the right, 10 up, e^.2 as large
+    corrected = np.array([52., 23, 20, 10])             # its centre: 62, 28
+    x, y, w, h = tracker._settle(*place, corrected, .1, frame)      # in doubt: the size rests
+    np.testing.assert_allclose([x + w / 2, y + h / 2, w, h], [61, 26.5, 20, 10])
+    x, y, w, h = tracker._settle(*place, corrected, .9, frame)      # half of .2, and eased
+    np.testing.assert_allclose([x + w / 2, y + h / 2], [61, 26.5])
+    np.testing.assert_allclose([w, h], np.array([20, 10]) * np.exp(RecurrentTracker.EASE * .1))
+    outside = tracker._settle(np.array([[9., 0]]), place[1], corrected + [180, 0, 0, 0], .1, frame)
+    assert outside[0] + outside[2] / 2 == 200
+
+
 def test_boxes_stay_sane_on_noise(trained):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (20, 90, 120, 3), dtype=np.uint8)

@@ -343,6 +343,7 @@ def train(data, output, steps=4000, seed=0, resume=False, workers=1,
 def train_command(data, output, steps=4000, seed=0, resume=False, workers=1,
                   json=None):
     """`python -m tracker train`: `train` with a progress bar, and a log in output/log.csv."""
+    check_data(data)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     recent, begun = [], time.monotonic()

@@ -102,7 +102,7 @@ def train(
         "(annotated sequences, see evaluate), or both.")],
     output: Annotated[Path, typer.Option(
         metavar="DIR", help="Where weights, checkpoints and the log go.")] = Path("train-output"),
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps.")] = 8000,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps.")] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
     resume: Annotated[bool, typer.Option(
         "--resume", help="Go on from the checkpoint in DIR.")] = False,

@@ -24,6 +24,9 @@ NUMBA_NUM_THREADS sets the number of threads, by default all cores.
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib
+import pathlib
 import sys
 import threading
 import types
@@ -40,7 +43,8 @@ def jit(**options):
     """Decorator: compile the function at its first call, for the types of that call.
 
     options: parallel (allow prange), fastmath, inline, ... as numba.njit has them. The function may
-    call other functions decorated with `jit` or `intrinsic` that are globals of its module.
+    call other functions decorated with `jit` or `intrinsic` that are globals of its module, and
+    what is in `kernels.simd` (from kernels.jit import simd).
     """
     return lambda function: _Compiled(function, options)
 
@@ -123,7 +127,7 @@ class _Compiled:
 
         names = dict(self.function.__globals__)
         for name in self.function.__code__.co_names:
-            if isinstance(names.get(name), (_Compiled, _Intrinsic)):
+            if isinstance(names.get(name), (_Compiled, _Intrinsic, _Module)):
                 names[name] = names[name].resolve()
             elif names.get(name) is prange:
                 names[name] = numba.prange
@@ -138,6 +142,8 @@ class _Compiled:
             dispatcher.enable_caching()
         except RuntimeError:  # Numba's "no locator available"
             _warn_of_no_cache()
+        else:  # Numba asks only whether the function's own file is as it was
+            dispatcher._cache._cache_file._source_stamp = _sources()
         return dispatcher
 
 
@@ -150,6 +156,17 @@ class _Intrinsic:
         from numba.extending import intrinsic
 
         return intrinsic(self.function)
+
+
+class _Module:
+    def __init__(self, name):
+        self.name = name
+
+    def resolve(self):
+        return importlib.import_module(self.name)
+
+
+simd = _Module("kernels.simd")  # in a compiled function: that module
 
 
 class _Writable:
@@ -189,6 +206,13 @@ def _announcer(event):
 
 def _announce(name):
     print(f"compiling {name} for this machine (kept for the next run) ...", file=sys.stderr)
+
+
+@functools.lru_cache(maxsize=1)
+def _sources():
+    """A digest of this package's files: a compiled function may call those of any other file."""
+    files = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

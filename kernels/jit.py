@@ -78,6 +78,13 @@ def plain(array):
     return array if array.flags.writeable else np.asarray(_Writable(array))
 
 
+def threads():
+    """How many threads share the passes of a prange."""
+    import numba
+
+    return numba.get_num_threads()
+
+
 @functools.lru_cache(maxsize=1)
 def problem():
     """None if Numba works here, or what is missing in words. Asked once per process."""

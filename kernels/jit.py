@@ -113,6 +113,7 @@ class _Compiled:
         self.function = function
         self.options = options
         self.dispatcher = None
+        self.files = {function.__code__.co_filename}  # and those of the functions that it calls
         functools.update_wrapper(self, function)
 
     def __call__(self, *args):
@@ -135,7 +136,9 @@ class _Compiled:
         names = dict(self.function.__globals__)
         for name in self.function.__code__.co_names:
             if isinstance(names.get(name), (_Compiled, _Intrinsic, _Module)):
-                names[name] = names[name].resolve()
+                later = names[name]
+                names[name] = later.resolve()
+                self.files |= later.files
             elif names.get(name) is prange:
                 names[name] = numba.prange
         original = self.function
@@ -150,13 +153,14 @@ class _Compiled:
         except RuntimeError:  # Numba's "no locator available"
             _warn_of_no_cache()
         else:  # Numba asks only whether the function's own file is as it was
-            dispatcher._cache._cache_file._source_stamp = _sources()
+            dispatcher._cache._cache_file._source_stamp = _digest(self.files)
         return dispatcher
 
 
 class _Intrinsic:
     def __init__(self, function):
         self.function = function
+        self.files = {function.__code__.co_filename}
 
     @functools.lru_cache(maxsize=None)  # noqa: B019 - intrinsics live as long as their module
     def resolve(self):
@@ -170,7 +174,9 @@ class _Module:
         self.name = name
 
     def resolve(self):
-        return importlib.import_module(self.name)
+        module = importlib.import_module(self.name)
+        self.files = {module.__file__}
+        return module
 
 
 simd = _Module("kernels.simd")  # in a compiled function: that module
@@ -215,11 +221,9 @@ def _announce(name):
     print(f"compiling {name} for this machine (kept for the next run) ...", file=sys.stderr)
 
 
-@functools.lru_cache(maxsize=1)
-def _sources():
-    """A digest of this package's files: a compiled function may call those of any other file."""
-    files = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+def _digest(files):
+    contents = b"".join(pathlib.Path(file).read_bytes() for file in sorted(files))
+    return hashlib.sha256(contents).hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

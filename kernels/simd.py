@@ -2,12 +2,13 @@
 
     a = simd.load(x, i)                     # the line that begins at number i of a flat array
     a = simd.fma(simd.splat(x[k]), b, a)    # splat(x[k])·b + a, rounded once
-    simd.store(y, i, simd.exp(a) + b)       # + - * / act on all numbers of a line
+    simd.store(y, i, simd.sqrt(a) + b)      # + - * / act on all numbers of a line
+    simd.where(a > b, a, b)                 # as do > == !=, and & | on what they return
 
 What a compiler makes of a loop depends on its mood; a line held in a variable stays in registers
 (two of AVX2's 16, so that six sums, a factor and a weight are as many as fit). Nothing is checked:
-`load` and `store` touch the 64 bytes from x[i] on, whatever is there. `exp` is right to 2e-7
-(float32; relative) and is computed as Cephes does, with numbers held between ±87.
+`load` and `store` touch the 64 bytes from x[i] on, whatever is there. At an array's end
+`load_some` and `store_some` touch the first few numbers only.
 
 Imports Numba: only `kernels.jit` imports this file, where a compiled function uses it.
 """
@@ -18,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_jitable, register_model
 
 BYTES = 64
 
@@ -30,6 +31,20 @@ class Line(types.Type):
         self.dtype = dtype
         self.lanes = BYTES * 8 // dtype.bitwidth
         super().__init__(f"Line({dtype})")
+
+
+class Truth(types.Type):
+    """What comparing two lines makes: a bit for each number."""
+
+    def __init__(self, lanes):
+        self.lanes = lanes
+        super().__init__(f"Truth({lanes})")
+
+
+@register_model(Truth)
+class _TruthModel(models.PrimitiveModel):
+    def __init__(self, manager, truth):
+        super().__init__(manager, truth, ir.VectorType(ir.IntType(1), truth.lanes))
 
 
 @register_model(Line)
@@ -60,6 +75,68 @@ def store(typing, array, i, line):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, line), emit
+
+
+@intrinsic
+def load_some(typing, array, i, count):
+    """The numbers x[i], ..., x[i + count - 1], then zeros; count < lanes."""
+    line = Line(array.dtype)
+
+    def emit(context, builder, sig, args):
+        at = _address(context, builder, sig, args)
+        vector = context.get_value_type(line)
+        masked = _function(
+            builder, f"masked.load.{_suffix(line)}.p0", vector,
+            [at.type, ir.IntType(32), ir.VectorType(ir.IntType(1), line.lanes), vector],
+        )  # fmt: skip
+        size = ir.IntType(32)(array.dtype.bitwidth // 8)
+        some = _first(builder, args[2], line.lanes)
+        return builder.call(masked, [at, size, some, context.get_constant_null(line)])
+
+    return line(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_some(typing, array, i, line, count):
+    """Write the first `count` numbers of a line to x[i], ..., x[i + count - 1]."""
+
+    def emit(context, builder, sig, args):
+        at = _address(context, builder, sig, args)
+        vector = context.get_value_type(line)
+        masked = _function(
+            builder, f"masked.store.{_suffix(line)}.p0", ir.VoidType(),
+            [vector, at.type, ir.IntType(32), ir.VectorType(ir.IntType(1), line.lanes)],
+        )  # fmt: skip
+        size = ir.IntType(32)(array.dtype.bitwidth // 8)
+        builder.call(masked, [args[2], at, size, _first(builder, args[3], line.lanes)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, line, types.intp), emit
+
+
+@register_jitable
+def get(x, i, count):
+    """The first `count` numbers of the line at x[i], which may be all, then zeros."""
+    return load(x, i) if count == BYTES // x.itemsize else load_some(x, i, count)
+
+
+@register_jitable
+def put(x, i, line, count):
+    """Write the first `count` numbers of a line, which may be all."""
+    if count == BYTES // x.itemsize:
+        store(x, i, line)
+    else:
+        store_some(x, i, line, count)
+
+
+@intrinsic
+def where(typing, truth, a, b):
+    """Where true the number of line a, else that of b."""
+
+    def emit(context, builder, sig, args):
+        return builder.select(*args)
+
+    return a(truth, a, b), emit
 
 
 @intrinsic
@@ -102,22 +179,30 @@ def sqrt(typing, a):
     return a(a), emit
 
 
-def _operator(function, instruction):
+def _operator(function, kind, emit):
+    """Let Numba know `function` of two values of one type, a Line or a Truth."""
+
     @infer_global(function)
     class Typing(AbstractTemplate):
         def generic(self, args, kws):
-            if len(args) == 2 and isinstance(args[0], Line) and args[0] == args[1]:
-                return signature(args[0], *args)
+            if len(args) == 2 and isinstance(args[0], kind) and args[0] == args[1]:
+                compares = function in (operator.gt, operator.eq, operator.ne)
+                return signature(Truth(args[0].lanes) if compares else args[0], *args)
 
-    @lower_builtin(function, Line, Line)
+    @lower_builtin(function, kind, kind)
     def lower(context, builder, sig, args):
-        return getattr(builder, instruction)(*args)
+        return emit(builder, *args)
 
 
-_operator(operator.add, "fadd")
-_operator(operator.sub, "fsub")
-_operator(operator.mul, "fmul")
-_operator(operator.truediv, "fdiv")
+_operator(operator.add, Line, lambda builder, a, b: builder.fadd(a, b))
+_operator(operator.sub, Line, lambda builder, a, b: builder.fsub(a, b))
+_operator(operator.mul, Line, lambda builder, a, b: builder.fmul(a, b))
+_operator(operator.truediv, Line, lambda builder, a, b: builder.fdiv(a, b))
+_operator(operator.gt, Line, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+_operator(operator.eq, Line, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
+_operator(operator.ne, Line, lambda builder, a, b: builder.fcmp_unordered("!=", a, b))
+_operator(operator.and_, Truth, lambda builder, a, b: builder.and_(a, b))
+_operator(operator.or_, Truth, lambda builder, a, b: builder.or_(a, b))
 
 
 def _address(context, builder, sig, args):
@@ -138,9 +223,23 @@ def _repeat(builder, number, lanes):
     )
 
 
+def _first(builder, count, lanes):
+    """True for the first `count` lanes."""
+    index = ir.VectorType(count.type, lanes)
+    numbers = ir.Constant(index, list(range(lanes)))
+    return builder.icmp_signed("<", numbers, _repeat(builder, count, lanes))
+
+
 def _call(builder, name, line, args):
     """Call LLVM's own function `name` on lines."""
-    vector = args[0].type
-    kind = ir.FunctionType(vector, [vector] * len(args))
-    full = f"llvm.{name}.v{line.lanes}f{line.dtype.bitwidth}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), args)
+    function = _function(builder, f"{name}.{_suffix(line)}", args[0].type, [a.type for a in args])
+    return builder.call(function, args)
+
+
+def _function(builder, name, returns, arguments):
+    kind = ir.FunctionType(returns, arguments)
+    return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")
+
+
+def _suffix(line):
+    return f"v{line.lanes}f{line.dtype.bitwidth}"

@@ -15,6 +15,7 @@ Imports Numba: only `kernels.jit` imports this file, where a compiled function u
 
 import operator
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -151,6 +152,16 @@ def zeros(typing, array):
 
 
 @intrinsic
+def zeros_like(typing, line):
+    """A line of zeros."""
+
+    def emit(context, builder, sig, args):
+        return context.get_constant_null(line)
+
+    return line(line), emit
+
+
+@intrinsic
 def splat(typing, number):
     """A line of one number, repeated."""
     line = Line(number)
@@ -159,6 +170,18 @@ def splat(typing, number):
         return _repeat(builder, args[0], line.lanes)
 
     return line(number), emit
+
+
+@intrinsic
+def repeat(typing, array, i):
+    """A line of x[i], repeated; not checked either."""
+    line = Line(array.dtype)
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return _repeat(builder, builder.load(builder.gep(data, [args[1]])), line.lanes)
+
+    return line(array, types.intp), emit
 
 
 @intrinsic
@@ -177,6 +200,45 @@ def sqrt(typing, a):
         return _call(builder, "sqrt", a, args)
 
     return a(a), emit
+
+
+@intrinsic
+def total(typing, a):
+    """The sum of a line's numbers."""
+
+    def emit(context, builder, sig, args):
+        lanes = [builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(a.lanes)]
+        while len(lanes) > 1:
+            lanes = [builder.fadd(x, y) for x, y in zip(lanes[::2], lanes[1::2])]
+        return lanes[0]
+
+    return a.dtype(a), emit
+
+
+@register_jitable
+def tanh(x):
+    """Of a float32 line, right to 3e-7 (relative). A quotient of two polynomials in x², fitted to
+    the smallest relative error up to 8, beyond which tanh is 1 to float32's precision."""
+    limit = splat(np.float32(8))
+    x = where(x > limit, limit, x)
+    x = where(zeros_like(x) - limit > x, zeros_like(x) - limit, x)
+    s = x * x
+    p = fma(s, splat(np.float32(2.3508578574e-11)), splat(np.float32(-1.4704211393e-8)))
+    p = fma(s, p, splat(np.float32(9.8786576324e-6)))
+    p = fma(s, p, splat(np.float32(2.9858616901e-3)))
+    p = fma(s, p, splat(np.float32(0.12979223183)))
+    p = fma(s, p, splat(np.float32(0.99999998108)))
+    q = fma(s, splat(np.float32(2.3720319960e-4)), splat(np.float32(0.024027923604)))
+    q = fma(s, q, splat(np.float32(0.46312539223)))
+    q = fma(s, q, splat(np.float32(1)))
+    return x * p / q
+
+
+@register_jitable
+def sigmoid(x):
+    """1 / (1 + exp(-x)) of a float32 line, right to 2e-7 (absolute)."""
+    half = splat(np.float32(0.5))
+    return fma(half, tanh(half * x), half)
 
 
 def _operator(function, kind, emit):

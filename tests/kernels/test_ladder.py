@@ -7,6 +7,7 @@ import pytest
 import strict_array
 
 import kernels
+from kernels import jit
 from kernels.ladder import ENVIRONMENT, Ladder, explain, rung, use
 
 strict_array.install()
@@ -65,8 +66,9 @@ def test_explain_names_the_chosen_and_every_other(scale):
 
 def test_explain_takes_a_name_and_computes_nothing():
     told = kernels.explain("conv2d", IMAGE, KERNEL, padding="same")
-    assert told.chosen == "im2col" and set(told.refused) == {"formula", "shifts"}
-    assert explain("conv2d", IMAGE, np.ones((3, 3, 1, 2)), groups=2).chosen == "shifts"
+    assert told.chosen == "im2col" and {"formula", "shifts"} <= set(told.refused)
+    depthwise = explain("conv2d", IMAGE, np.ones((3, 3, 1, 2)), groups=2).chosen
+    assert depthwise == ("shifts" if jit.problem() else "depthwise")
     with pytest.raises(ValueError, match="unknown op 'conv3d'; the ops are .*conv2d"):
         kernels.explain("conv3d", IMAGE, KERNEL)
     with pytest.raises(ValueError, match="channels"):

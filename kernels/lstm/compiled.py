@@ -43,7 +43,7 @@ def compiled(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
     da += xw
     dh, dc = np.empty(h0.shape, np.float32), np.empty(c0.shape, np.float32)
     flat = (plain(a).reshape(-1) for a in (g, states, c_before))
-    backward = panels(np.ascontiguousarray(R.reshape(units, 4 * units).T))
+    backward = panels(R.T)
     _backward(
         *flat, backward, masks(mask, n, steps), da.reshape(-1), dh, dc, *limits(gate), split(n)
     )

@@ -23,7 +23,7 @@ def example(name, large, depthwise=False, wide=False):
     """
     rng = np.random.default_rng(0)
     random = rng.standard_normal
-    n, side, channels, outputs = (2, 12, 8, 8) if wide else (2, 6, 3, 4)
+    n, side, channels, outputs = (1, 13, 12, 12) if wide else (2, 6, 3, 4)
     if large:
         n, side, channels, outputs = 8, 56, 32, 64
     if name.startswith("conv2d"):

@@ -17,28 +17,28 @@ import numpy as np
 
 from kernels.jit import intrinsic, jit
 
+# Arguments of `multiply`. Numba would compile it anew for every plain integer.
+ZERO, ONE = np.int64(0), np.int64(1)
 ROWS, COLUMNS, LANES = 6, 16, 8  # of a tile, and of a vector register
 CACHED = 2**16  # numbers of B that stay in the level 2 cache
 LONG = 1024  # terms are added up in registers at most, then to C: so that sums stay exact
 
 
-def threads():
-    """Into how many parts to cut the work."""
-    import numba
-
-    return numba.get_num_threads()
-
-
 @jit()
-def multiply(a, rows, m, taps, n_taps, length, step, b, c, at, c_step, n, add):
-    """C (m, n) = A B, or C += A B. All offsets and steps count float32 numbers.
+def spare():
+    """What `multiply` needs for the tiles at the edges: a table of rows, and a tile."""
+    return np.empty(ROWS, np.int64), np.empty(ROWS * COLUMNS, np.float32)
+
+
+@jit(error_model="numpy")
+def multiply(a, rows, m, taps, n_taps, length, step, b, c, at, c_step, n, add, edge):
+    """C (m, n) = A B, or C += A B if `add`. All offsets and steps count float32 numbers.
 
     a: the address of A; rows (m), taps (n_taps): int64 arrays, the two tables of offsets into A.
     b: the address of B, in panels (n_taps·length, 16) one after the other, the last one filled up.
-    c: a flat float32 array; row i of C starts at c[at + i·c_step].
+    c: a flat float32 array; row i of C starts at c[at + i·c_step]. edge: made by `spare`.
     """
-    some_rows = np.empty(ROWS, np.int64)
-    some = np.zeros(ROWS * COLUMNS, np.float32)
+    some_rows, some = edge
     size = n_taps * length * COLUMNS  # of a panel
     panels = (n + COLUMNS - 1) // COLUMNS
     group = max(CACHED // size, 1)
@@ -70,7 +70,6 @@ def multiply(a, rows, m, taps, n_taps, length, step, b, c, at, c_step, n, add):
                         for j in range(width):
                             old = c[to + i * c_step + j] if adds else np.float32(0)
                             c[to + i * c_step + j] = old + some[i * COLUMNS + j]
-    return some.size + some_rows.size  # used last here: so they are not freed while _tile runs
 
 
 @intrinsic

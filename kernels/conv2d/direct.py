@@ -20,9 +20,9 @@ from math import gcd, prod
 import numpy as np
 
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
-from kernels.jit import jit, plain, prange, usable
+from kernels.jit import jit, plain, prange, threads, usable
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, clear, copy, multiply, threads
+from kernels.microkernel import COLUMNS, ONE, ZERO, clear, copy, multiply, spare
 
 PIXELS = 240  # of a block
 SMALL = 2**17  # multiplications
@@ -157,32 +157,32 @@ class _View:
 @jit(parallel=True)
 def _output(x, w, y, starts, taps, length, view, buffers, parts, o):
     for part in prange(parts):
-        _output_part(part, parts, x, w, y, starts, taps, length, view, buffers[part], o)
+        _output_part(np.int64(part), parts, x, w, y, starts, taps, length, view, buffers[part], o)
 
 
-@jit()
+@jit(error_model="numpy")
 def _output_part(part, parts, x, w, y, starts, taps, length, view, buffer, o):
-    blocks = view[9]
+    blocks, edge = view[9], spare()
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         a, first, _, pixels = _block(x, view, block, buffer)
         multiply(
-            a, starts, pixels, taps, taps.size, length, 1,
-            w.ctypes.data, y, first * o, o, o, 0,
-        )
+            a, starts, pixels, taps, taps.size, length, ONE,
+            w.ctypes.data, y, first * o, o, o, ZERO, edge,
+        )  # fmt: skip
 
 
 @jit(parallel=True)
 def _weight_grad(x, g, sums, rows, runs, step, view, buffers, packed, o):
     for part in prange(len(sums)):
         _weight_grad_part(
-            part, len(sums), x, g, sums[part], rows, runs, step, view, buffers[part], packed[part],
-            o,
-        )
+            np.int64(part), len(sums), x, g, sums[part], rows, runs, step, view, buffers[part],
+            packed[part], o,
+        )  # fmt: skip
 
 
-@jit()
+@jit(error_model="numpy")
 def _weight_grad_part(part, parts, x, g, dw, rows, runs, step, view, buffer, packed, o):
-    blocks, ow = view[9], view[5]
+    blocks, ow, edge = view[9], view[5], spare()
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         a, first, lines, pixels = _block(x, view, block, buffer)
         for panel in range(0, o, COLUMNS):
@@ -191,11 +191,12 @@ def _weight_grad_part(part, parts, x, g, dw, rows, runs, step, view, buffer, pac
                 to = packed.ctypes.data + 4 * (panel * pixels + pixel * COLUMNS)
                 copy(to, g.ctypes.data + 4 * ((first + pixel) * o + panel), width)
         multiply(
-            a, rows, rows.size, runs, lines, ow, step, packed.ctypes.data, dw, 0, o, o, 1,
-        )
+            a, rows, rows.size, runs, lines, ow, step, packed.ctypes.data, dw, ZERO, o, o, ONE,
+            edge,
+        )  # fmt: skip
 
 
-@jit()
+@jit(error_model="numpy")
 def _block(x, view, block, buffer):
     """Address of what the block sees, its first output pixel, its output rows, its pixels."""
     n, h, w, c, oh, ow, images, lines, bands, _, stride, top, left, bh, bw, inside = view

@@ -18,8 +18,9 @@ from kernels.conv2d import output_shape
 from kernels.jit import problem
 
 pytestmark = pytest.mark.skipif(problem() is not None, reason=str(problem()))
-direct = importlib.import_module("kernels.conv2d.direct")
-MODULES = [direct]
+direct, winograd = map(
+    importlib.import_module, ("kernels.conv2d.direct", "kernels.conv2d.winograd")
+)
 
 
 def case(n, h, w, c, o, kernel, seed=0, **arguments):
@@ -93,11 +94,84 @@ def test_long_sums_are_exact_to_a_millionth():
     check("direct", case(8, 40, 40, 24, 16, (3, 3)), 1e-6)
 
 
-def test_the_choice_and_its_reasons():
+@st.composite
+def cases_3x3(draw):
+    side = st.tuples(st.integers(0, 5), st.integers(0, 5))
+    limits = [(0, 3), (3, 19), (3, 19), (0, 35), (0, 35)]
+    n, h, w, c, o = (draw(st.integers(*between)) for between in limits)
+    padding = draw(st.tuples(side, side))
+    return case(n, h, w, c, o, (3, 3), draw(st.integers(0, 99)), padding=padding)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases_3x3(), st.sampled_from([(6, 6), (6, 12), (24, 48)]))
+def test_winograd_equals_the_exact_result(case, tiles):
+    with pytest.MonkeyPatch.context() as patch:  # blocks of few tiles, of many
+        patch.setattr(winograd, "FEWEST", tiles[0])
+        patch.setattr(winograd, "MOST", tiles[1])
+        check("winograd", case, 1e-5)
+
+
+@pytest.mark.parametrize("channels, tolerance", [(16, 5e-6), (64, 8e-6), (256, 2e-5)])
+def test_the_stated_error_of_winograd(channels, tolerance):
+    check("winograd", case(4, 18, 18, channels, 16, (3, 3)), tolerance)
+
+
+def test_winograd_equals_the_formula():
+    x, w, g, arguments = case(1, 5, 7, 2, 3, (3, 3), padding=((2, 0), (1, 1)))
+    exact = three("formula", x, w, g, arguments)
+    for got, want in zip(three("winograd", x, w, g, arguments), exact):
+        np.testing.assert_allclose(got, want, rtol=0, atol=4e-6 * np.abs(want).max())
+
+
+def explain_all(x, w, g, arguments):
+    return [
+        kernels.explain(op, *args, **arguments)
+        for op, args in [
+            (conv2d, (x, w)),
+            (conv2d_input_grad, (g, w, x.shape)),
+            (conv2d_weight_grad, (g, x, w.shape)),
+        ]
+    ]
+
+
+def test_winograd_is_chosen_where_it_is_faster():
+    size = (2, 20, 20, 16, 16, (3, 3))
+    assert {e.chosen for e in explain_all(*case(*size, padding=1))} == {"winograd"}
+    for change in ({"stride": 2}, {"dilation": 2}):
+        for explanation in explain_all(*case(*size, **change)):
+            assert explanation.chosen == "direct"
+            assert explanation.refused["winograd"] == "stride 1 and dilation 1 only"
+    reasons = {
+        (2, 20, 20, 16, 16, (3, 2)): "3x3 kernels only",
+        (2, 20, 20, 8, 8, (3, 3)): "8 to 8 channels: the transforms cost more",
+        (1, 14, 14, 64, 64, (3, 3)): "9 tiles of 4x4 pixels, fewer than 16",
+    }
+    for size, reason in reasons.items():
+        assert reason in explain_all(*case(*size))[0].refused["winograd"]
+    x, w, _, _ = case(2, 20, 20, 16, 16, (3, 3))
+    assert kernels.explain(conv2d, x.astype(float), w.astype(float)).chosen == "im2col"
+
+
+def test_results_do_not_depend_on_what_memory_held():
+    """Not even NaN in it."""
+    def full(shape, dtype=float):
+        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
+
+    for name, module in (("direct", direct), ("winograd", winograd)):
+        arguments = case(3, 11, 10, 5, 19, (3, 3), padding=1)
+        exact = three(name, *arguments)
+        with pytest.MonkeyPatch.context() as patch:
+            fake = type("FakeNumPy", (), {"__getattr__": lambda _, key: getattr(np, key)})()
+            fake.empty = full
+            patch.setattr(module, "np", fake)
+            for got, want in zip(three(name, *arguments), exact):
+                np.testing.assert_array_equal(got, want)
+
+
+def test_direct_is_chosen_where_it_is_faster():
     x, w, g, arguments = case(2, 40, 40, 16, 16, (3, 3), stride=2)
-    assert kernels.explain(conv2d, x, w, **arguments).chosen == "direct"
-    assert kernels.explain(conv2d_input_grad, g, w, x.shape, **arguments).chosen == "direct"
-    assert kernels.explain(conv2d_weight_grad, g, x, w.shape, **arguments).chosen == "direct"
+    assert {e.chosen for e in explain_all(x, w, g, arguments)} == {"direct"}
     refused = kernels.explain(conv2d, x.astype(np.float64), w.astype(np.float64)).refused
     assert refused["direct"] == "float32 only"
     refused = kernels.explain(conv2d, x, w[:, :, :8], groups=2).refused
@@ -108,24 +182,22 @@ def test_the_choice_and_its_reasons():
     assert "1 columns fill a part" in refused["direct"]
 
 
-def guard():
+def guard(rung):
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
     rng = np.random.default_rng(1)
-    for i in range(60):
-        kernel = tuple(rng.integers(1, 4, 2))
-        dilation = tuple(map(int, rng.integers(1, 3, 2)))
+    module = {"direct": direct, "winograd": winograd}[rung]
+    for _ in range(60):
+        kernel, stride, dilation = (3, 3), 1, (1, 1)
+        if rung == "direct":
+            kernel, stride = tuple(rng.integers(1, 4, 2)), tuple(map(int, rng.integers(1, 3, 2)))
+            dilation = tuple(map(int, rng.integers(1, 3, 2)))
         h, w = (int(rng.integers(1 + (k - 1) * d, 14 + k)) for k, d in zip(kernel, dilation))
-        arguments = {
-            "stride": tuple(map(int, rng.integers(1, 3, 2))),
-            "padding": tuple(map(int, rng.integers(0, 3, 2))),
-            "dilation": dilation,
-        }
-        x, w, g, _ = case(*(int(n) for n in (rng.integers(1, 3), h, w)), int(rng.integers(1, 9)),
-                          int(rng.integers(1, 40)), kernel, **arguments)
+        arguments = {"stride": stride, "padding": int(rng.integers(0, 3)), "dilation": dilation}
+        n, c, o = (int(rng.integers(1, most)) for most in (3, 20, 40))
+        x, w, g, _ = case(n, h, w, c, o, kernel, **arguments)
         for at_end in (True, False):
-            with guarded_modules(*MODULES, at_end=at_end):
-                arrays = [guarded(a, at_end) for a in (x, w, g)]
-                three("direct", *arrays, arguments)
+            with guarded_modules(module, at_end=at_end):
+                three(rung, *(guarded(a, at_end) for a in (x, w, g)), arguments)
     print("untouched")
 
 
@@ -140,9 +212,9 @@ def in_a_process(code):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages need Linux")
-@pytest.mark.parametrize("function", ["guard"])
-def test_no_access_outside_of_the_arrays(function):
-    result = in_a_process(f"t.{function}()")
+@pytest.mark.parametrize("rung", ["direct", "winograd"])
+def test_no_access_outside_of_the_arrays(rung):
+    result = in_a_process(f"t.guard({rung!r})")
     assert result.stdout.strip() == "untouched", (result.returncode, result.stderr)
 
 

@@ -9,6 +9,8 @@ Adam (Kingma & Ba 2014, arXiv:1412.6980, in the order at the end of their sectio
 
 import math
 
+import numpy as np
+
 from kernels.backend import is_array
 from kernels.ladder import ladder
 
@@ -19,6 +21,8 @@ def adam(w, g, m, v, learning_rate, step, beta_1=0.9, beta_2=0.999, epsilon=1e-7
 
     All of one shape. m and v are the running means of g and g², zeros before step 1.
     """
+    if isinstance(g, np.generic):  # what NumPy makes of an array without axes times a number
+        g = np.asarray(g)
     for name, value in {"w": w, "g": g, "m": m, "v": v}.items():
         if not is_array(value):
             raise TypeError(f"{name} must be an array, got {type(value).__name__}")

@@ -38,6 +38,15 @@ def test_arrays_of_any_alignment_change_only_themselves():
             assert len(set(array[inside])) == 1
 
 
+@pytest.mark.parametrize("name", ["formula", "array", "compiled"])
+def test_a_weight_without_axes(name):
+    w, m, v = (np.zeros((), np.float32) for _ in range(3))
+    normal = adam.contract(w, np.float32(2), m, v, 0.1, 1)
+    if adam.rungs[name].refusal("cpu", normal) is None:
+        adam.rungs[name](*normal)
+        np.testing.assert_allclose([w, m, v], [-0.1, 0.2, 0.004], rtol=1e-4)
+
+
 def test_what_is_not_contiguous_is_changed_too():
     wide = arguments((6, 8))
     narrow = [a[:, ::2] for a in wide]

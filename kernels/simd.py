@@ -20,7 +20,14 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_jitable, register_model
+from numba.extending import (
+    intrinsic,
+    lower_builtin,
+    models,
+    overload,
+    register_jitable,
+    register_model,
+)
 
 BYTES = 64
 
@@ -115,19 +122,36 @@ def store_some(typing, array, i, line, count):
     return types.void(array, types.intp, line, types.intp), emit
 
 
-@register_jitable
 def get(x, i, count):
-    """The first `count` numbers of the line at x[i], which may be all, then zeros."""
-    return load(x, i) if count == BYTES // x.itemsize else load_some(x, i, count)
+    """The first `count` numbers of the line at x[i] (None: all of them), then zeros."""
+    raise NotImplementedError("for compiled functions only")
+
+
+@overload(get)
+def _get(x, i, count):
+    if isinstance(count, types.NoneType):
+        return lambda x, i, count: load(x, i)
+    lanes = Line(x.dtype).lanes
+    return lambda x, i, count: load(x, i) if count == lanes else load_some(x, i, count)
 
 
 @register_jitable
 def put(x, i, line, count):
-    """Write the first `count` numbers of a line, which may be all."""
-    if count == BYTES // x.itemsize:
+    """Write the first `count` numbers of a line, which may be all (None: all)."""
+    if count is None or count == BYTES // x.itemsize:
         store(x, i, line)
     else:
         store_some(x, i, line, count)
+
+
+@intrinsic
+def above(typing, a, b):
+    """Where a > b, or one of them is NaN."""
+
+    def emit(context, builder, sig, args):
+        return builder.fcmp_unordered(">", *args)
+
+    return Truth(a.lanes)(a, b), emit
 
 
 @intrinsic

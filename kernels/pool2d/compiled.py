@@ -96,19 +96,30 @@ def _max(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
     n, oh, ow, channels = y_shape
     _, h, w, _ = x_shape
     lanes = 64 // x.itemsize
+    whole = channels // lanes * lanes
     for task in prange(n * oh):
         image, i = task // oh * h, task % oh
         a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
         for j in range(ow):
             b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
-            for c in range(0, channels, lanes):
-                count = min(lanes, channels - c)
-                best = simd.get(x, ((image + a0) * w + b0) * channels + c, count)
-                for a in range(a0, a1):
-                    for b in range(b0, b1):
-                        pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
-                        best = simd.where((pixel > best) | (pixel != pixel), pixel, best)
-                simd.put(y, (task * ow + j) * channels + c, best, count)
+            at = (task * ow + j) * channels
+            for c in range(0, whole, lanes):
+                simd.store(y, at + c, _largest(x, image, a0, a1, b0, b1, w, channels, c, None))
+            if whole < channels:
+                rest = channels - whole
+                best = _largest(x, image, a0, a1, b0, b1, w, channels, whole, rest)
+                simd.store_some(y, at + whole, best, rest)
+
+
+@jit()
+def _largest(x, image, a0, a1, b0, b1, w, channels, c, count):
+    """The largest of the window's pixels, a line of channels; count of them, or all (None)."""
+    best = simd.get(x, ((image + a0) * w + b0) * channels + c, count)
+    for a in range(a0, a1):
+        for b in range(b0, b1):
+            pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
+            best = simd.where(simd.above(pixel, best) & (best == best), pixel, best)
+    return best
 
 
 @jit()
@@ -120,7 +131,7 @@ def _winner(x, image, a0, a1, b0, b1, w, channels, c, count):
     for a in range(a0, a1):
         for b in range(b0, b1):
             pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
-            wins = (pixel > best) | ((pixel != pixel) & (best == best))
+            wins = simd.above(pixel, best) & (best == best)
             best, winner = simd.where(wins, pixel, best), simd.where(wins, number, winner)
             number = number + one
     return winner
@@ -131,25 +142,37 @@ def _max_grad(g_shape, g, x_shape, x, dx, kh, kw, s0, s1, top, left):
     n, oh, ow, channels = g_shape
     _, h, w, _ = x_shape
     lanes = 64 // x.itemsize
+    whole = channels // lanes * lanes
     together = 1 if s0 >= kh else oh  # rows of windows that overlap belong to one thread
     for task in prange(n * oh // together):
-        zero, one = simd.zeros(x), simd.splat(x.dtype.type(1))
         for row in range(task * together, (task + 1) * together):
             image, i = row // oh * h, row % oh
             a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
             for j in range(ow):
                 b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
-                for c in range(0, channels, lanes):
-                    count = min(lanes, channels - c)
-                    winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
-                    gradient = simd.get(g, (row * ow + j) * channels + c, count)
-                    number = zero
-                    for a in range(a0, a1):
-                        for b in range(b0, b1):
-                            at = ((image + a) * w + b) * channels + c
-                            share = simd.where(winner == number, gradient, zero)
-                            simd.put(dx, at, simd.get(dx, at, count) + share, count)
-                            number = number + one
+                at = (row * ow + j) * channels
+                for c in range(0, whole, lanes):
+                    _to_winner(g, at + c, x, dx, image, a0, a1, b0, b1, w, channels, c, None)
+                if whole < channels:
+                    rest = channels - whole
+                    _to_winner(
+                        g, at + whole, x, dx, image, a0, a1, b0, b1, w, channels, whole, rest
+                    )
+
+
+@jit()
+def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count):
+    """Add a line of g to those of the window's pixels in dx that are the largest in x."""
+    winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
+    gradient = simd.get(g, at_g, count)
+    zero, one = simd.zeros(x), simd.splat(x.dtype.type(1))
+    number = zero
+    for a in range(a0, a1):
+        for b in range(b0, b1):
+            at = ((image + a) * w + b) * channels + c
+            share = simd.where(winner == number, gradient, zero)
+            simd.put(dx, at, simd.get(dx, at, count) + share, count)
+            number = number + one
 
 
 @jit(parallel=True)

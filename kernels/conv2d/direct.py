@@ -24,7 +24,7 @@ from kernels.jit import jit, plain, prange, threads, usable
 from kernels.ladder import rung
 from kernels.microkernel import COLUMNS, ONE, ZERO, clear, copy, multiply, spare
 
-PIXELS = 240  # of a block
+PIXELS = 256  # of a block
 SMALL = 2**17  # multiplications
 
 

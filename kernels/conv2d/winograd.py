@@ -91,7 +91,7 @@ def _blocks(size, c, o):
     tiles = min(max(CACHE_NUMBERS // (36 * (c + o)), FEWEST), MOST, every + 5) // 6 * 6
     parts = min(threads(), -(-every // tiles))
     sizes = [(parts, 36 * tiles * channels) for channels in (c, o)]
-    return tiles, parts, [np.zeros(size, np.float32) for size in sizes]
+    return tiles, parts, [np.empty(size, np.float32) for size in sizes]
 
 
 @jit(parallel=True)

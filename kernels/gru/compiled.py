@@ -11,6 +11,7 @@ from kernels.cells import (
     float32_only,
     limits,
     masks,
+    padded_rows,
     panels,
     product,
     split,
@@ -64,7 +65,7 @@ def _forward(xw, h0, rb, panel, mask, hs, out, parts):
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = (samples + 5) // 6 * 6
+        padded = padded_rows(samples)
         h, new = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
         a = np.zeros(3 * padded * 16, np.float32)
         copy_rows(h0, first, samples, units, h, width)
@@ -104,7 +105,7 @@ def _backward(g, previous, xw, panel, mask, recurrent, dxw, dh0, scale, limit, p
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = (samples + 5) // 6 * 6
+        padded = padded_rows(samples)
         dh, kept = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
         da = np.zeros(padded * 3 * units, np.float32)  # of this step, as h R + rb sees it
         back = np.zeros(padded * 16, np.float32)
@@ -142,8 +143,9 @@ def _backward(g, previous, xw, panel, mask, recurrent, dxw, dh0, scale, limit, p
                     simd.put(da, mine, dz, count)
                     simd.put(da, mine + units, dr, count)
                     simd.put(da, mine + 2 * units, d_recalled, count)
-                for k in range(3 * units):
-                    recurrent[start + k] = da[row * 3 * units + k]
+                    simd.put(recurrent, x, dz, count)
+                    simd.put(recurrent, x + units, dr, count)
+                    simd.put(recurrent, x + 2 * units, d_recalled, count)
             for line in range(lines):
                 for row in range(samples):
                     simd.store(back, row * 16, simd.load(kept, row * width + line * 16))

@@ -14,6 +14,7 @@ from kernels.cells import (
     float32_only,
     limits,
     masks,
+    padded_rows,
     panels,
     product,
     split,
@@ -68,7 +69,7 @@ def _forward(xw, h0, c0, panel, mask, states, out, parts):
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = (samples + 5) // 6 * 6
+        padded = padded_rows(samples)
         h, new = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
         c, a = np.zeros(padded * width, np.float32), np.zeros(4 * padded * 16, np.float32)
         copy_rows(h0, first, samples, units, h, width)
@@ -112,7 +113,7 @@ def _backward(g, states, c_before, panel, mask, a, dh0, dc0, scale, limit, parts
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = (samples + 5) // 6 * 6
+        padded = padded_rows(samples)
         dh, dc = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
         da = np.zeros(padded * 4 * units, np.float32)  # of this step
         back = np.zeros(padded * 16, np.float32)
@@ -146,9 +147,10 @@ def _backward(g, states, c_before, panel, mask, a, dh0, dc0, scale, limit, parts
                     simd.put(da, mine + units, df, count)
                     simd.put(da, mine + 2 * units, d_candidate, count)
                     simd.put(da, mine + 3 * units, do, count)
-                start = ((first + row) * steps + t) * 4 * units
-                for k in range(4 * units):
-                    a[start + k] = da[row * 4 * units + k]
+                    simd.put(a, gates, di, count)
+                    simd.put(a, gates + units, df, count)
+                    simd.put(a, gates + 2 * units, d_candidate, count)
+                    simd.put(a, gates + 3 * units, do, count)
             for line in range(lines):
                 back[:] = 0
                 product(back, padded, da, 4 * units, 4 * units, panel, line * 4 * units * 16)

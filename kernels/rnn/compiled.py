@@ -10,6 +10,7 @@ from kernels.cells import (
     float32_only,
     limits,
     masks,
+    padded_rows,
     panels,
     product,
     split,
@@ -57,7 +58,7 @@ def _forward(xw, h0, panel, mask, hs, out, parts):
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = (samples + 5) // 6 * 6
+        padded = padded_rows(samples)
         h, new = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
         a = np.zeros(padded * 16, np.float32)
         copy_rows(h0, first, samples, units, h, width)
@@ -87,7 +88,7 @@ def _backward(g, hs, panel, mask, dxw, dh0, scale, limit, parts):
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = (samples + 5) // 6 * 6
+        padded = padded_rows(samples)
         dh, da = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
         back = np.zeros(padded * 16, np.float32)
         zero, one = simd.zeros(g), simd.splat(np.float32(1))

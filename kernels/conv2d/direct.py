@@ -22,7 +22,7 @@ import numpy as np
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
 from kernels.jit import jit, plain, prange, threads, usable
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, ONE, ZERO, clear, copy, multiply, spare
+from kernels.microkernel import COLUMNS, ONE, ZERO, aligned, clear, copy, multiply, spare
 
 PIXELS = 256  # of a block
 SMALL = 2**17  # multiplications
@@ -86,7 +86,7 @@ def _correlate(x, w, size, stride, origin, dilation):
     kh, kw, c, o = w.shape
     if 0 in (len(x), *size, c, o):
         return np.zeros((len(x), *size, o), np.float32)
-    y = np.empty((len(x), *size, o), np.float32)
+    y = aligned((len(x), *size, o))
     view = _View(x.shape, (kh, kw), size, stride, origin, dilation)
     _, height, width, _ = view.shape
     images, lines = view.block[0], view.block[1]

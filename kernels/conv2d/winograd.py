@@ -25,7 +25,7 @@ from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output
 from kernels.conv2d.direct import refusal
 from kernels.jit import jit, plain, prange, simd, threads
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, ONE, ZERO, clear, copy, multiply, spare
+from kernels.microkernel import COLUMNS, ONE, ZERO, aligned, clear, copy, multiply, spare
 
 CACHE_NUMBERS = 2**17  # of all transformed tiles of a block: they fill half of a level 2 cache
 # (which, numbers before, numbers after) of the transforms; Numba compiles `_both` for each of them
@@ -54,7 +54,7 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     tiles, parts, (xs, gs) = _blocks(g.shape[:3], c, o)
     padded = gs.shape[1] // (36 * tiles)  # O, rounded up to whole lines
     sums = np.zeros((parts, 36 * c * padded), np.float32)
-    dw = np.empty((3, 3, c, padded), np.float32)
+    dw = aligned((3, 3, c, padded))
     before = padding[0][0], padding[1][0]
     _weight_grad(
         x.reshape(-1), x.shape, g.reshape(-1), g.shape, before, tiles, xs, gs, sums,
@@ -66,7 +66,7 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
 def _convolve(x, w, size, before):
     """x (N, H, W, C) with `before` rows and columns of zeros, and enough behind: y of `size`."""
     _, _, c, o = w.shape
-    y = np.empty((len(x), *size, o), np.float32)
+    y = aligned((len(x), *size, o))
     if 0 in (*y.shape, c):
         return np.zeros_like(y)
     x = plain(x)
@@ -74,7 +74,7 @@ def _convolve(x, w, size, before):
     padded = ys.shape[1] // (36 * tiles)  # O, rounded up to whole lines
     wide = np.zeros((3, 3, c, padded), np.float32)
     wide[..., :o] = w
-    points = np.empty(36 * c * padded, np.float32)  # (36, O/16, C, 16)
+    points = aligned((36 * c * padded,))  # (36, O/16, C, 16)
     rows = np.arange(tiles) * (xs.shape[1] // (36 * tiles))
     _output(
         x.reshape(-1), x.shape, wide.reshape(-1), points, y.reshape(-1), y.shape, before, tiles,
@@ -91,7 +91,7 @@ def _blocks(size, c, o):
     tiles = min(max(CACHE_NUMBERS // (36 * (c + o)), FEWEST), MOST, every + 5) // 6 * 6
     parts = min(threads(), -(-every // tiles))
     sizes = [(parts, 36 * tiles * channels) for channels in (c, o)]
-    return tiles, parts, [np.empty(size, np.float32) for size in sizes]
+    return tiles, parts, [aligned(size) for size in sizes]
 
 
 @jit(parallel=True)

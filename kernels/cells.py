@@ -25,7 +25,8 @@ def panels(w, blocks=1):
     packed = np.zeros((lines, blocks, k, LANES), np.float32)
     for block in range(blocks):
         for line in range(lines):
-            part = w[:, block * units + line * LANES : block * units + min((line + 1) * LANES, units)]
+            first, last = line * LANES, min((line + 1) * LANES, units)
+            part = w[:, block * units + first : block * units + last]
             packed[line, block, :, : part.shape[1]] = part
     return packed.reshape(-1)
 

@@ -15,10 +15,10 @@
     def _(x):
         return usable(x)                    # True, or the reason why not
 
-This is the only file that imports Numba, and it does so inside functions: `import kernels` stays
-quick, and everything works without Numba, on lower rungs. Compiled code is kept on disk (in
-__pycache__, or in NUMBA_CACHE_DIR); a compilation of more than a second says so on stderr.
-NUMBA_NUM_THREADS sets the number of threads, by default all cores.
+Numba is imported here, inside functions, and by `kernels.simd`, which only a compilation imports:
+`import kernels` stays quick, and everything works without Numba, on lower rungs. Compiled code is
+kept on disk (in __pycache__, or in NUMBA_CACHE_DIR); a compilation of more than a second says so on
+stderr. NUMBA_NUM_THREADS sets the number of threads, by default all cores.
 """
 
 from __future__ import annotations

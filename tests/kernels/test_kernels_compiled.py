@@ -105,7 +105,8 @@ def test_bands_of_rows(monkeypatch):
 
 @pytest.mark.parametrize("function, tolerance", [("tanh", 4e-7), ("sigmoid", 0)])
 def test_functions_of_lines(function, tolerance):
-    x = np.concatenate([np.linspace(-20, 20, 100_001), np.geomspace(1e-30, 1, 999), [np.inf, -np.inf]])
+    ends = [np.inf, -np.inf]
+    x = np.concatenate([np.linspace(-20, 20, 100_001), np.geomspace(1e-30, 1, 999), ends])
     x = np.resize(x, -(-len(x) // 16) * 16).astype(np.float32)
     y = apply(function)(x)
     exact = np.tanh(x.astype(float)) if function == "tanh" else 1 / (1 + np.exp(-x.astype(float)))
@@ -133,10 +134,8 @@ def apply(name):
 
 def guard():
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
-    modules = [
-        sys.modules[f"kernels.{name}"]
-        for name in "pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells".split()
-    ]
+    names = "pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells"
+    modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
     for cases in CASES.values():
         for name, arguments in cases():
             for at_end in (True, False):

@@ -30,7 +30,7 @@ SMALL = 2**17  # multiplications
 
 @rung(conv2d, device="cpu", why="patches are multiplied where they lie, in vector registers")
 def direct(x, w, stride, padding, dilation, groups):
-    n, oh, ow, _ = output_shape(x.shape, w.shape, stride, padding, dilation)
+    _, oh, ow, _ = output_shape(x.shape, w.shape, stride, padding, dilation)
     origin = (-padding[0][0], -padding[1][0])
     return _correlate(plain(x), w, (oh, ow), stride, origin, dilation)
 

@@ -9,6 +9,7 @@ from kernels.crop import crop, crop_box_grad, crop_image_grad
 from kernels.gru import gru, gru_grad
 from kernels.ladder import explain, ladders, use
 from kernels.lstm import lstm, lstm_grad
+from kernels.optimizer import adam
 from kernels.pool2d import (
     avg_pool2d,
     avg_pool2d_grad,
@@ -19,6 +20,7 @@ from kernels.pool2d import (
 from kernels.rnn import rnn, rnn_grad
 
 __all__ = [
+    "adam",
     "avg_pool2d",
     "avg_pool2d_grad",
     "conv2d",

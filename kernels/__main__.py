@@ -16,11 +16,16 @@ from kernels.backend import cuda_is_available, to_device, to_numpy
 TOLERANCE = 1e-4
 
 
-def example(name, large, depthwise=False):
-    """Arguments of the op `name`, float64: small enough for Python loops, or of everyday size."""
+def example(name, large, depthwise=False, wide=False):
+    """Arguments of the op `name`, float64: small enough for Python loops, or of everyday size.
+
+    wide: a small case with enough to do for rungs that leave the smallest to others.
+    """
     rng = np.random.default_rng(0)
     random = rng.standard_normal
-    n, side, channels, outputs = (8, 56, 32, 64) if large else (2, 6, 3, 4)
+    n, side, channels, outputs = (1, 13, 12, 12) if wide else (2, 6, 3, 4)
+    if large:
+        n, side, channels, outputs = 8, 56, 32, 64
     if name.startswith("conv2d"):
         groups, outputs = (channels, channels) if depthwise else (1, outputs)
         x, w = random((n, side, side, channels)), random((3, 3, channels // groups, outputs))
@@ -51,6 +56,9 @@ def example(name, large, depthwise=False):
             "crop_box_grad": (g, x, boxes),
         }
         return arguments[name]
+    if name == "adam":
+        size = 10**6 if large else 5
+        return *(random(size) for _ in range(3)), random(size) ** 2, 1e-3, 3
     cell = name.removesuffix("_grad")
     n, steps, units = (32, 64, 64) if large else (2, 4, 3)
     blocks = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
@@ -65,16 +73,16 @@ def example(name, large, depthwise=False):
 
 
 def example_for(rung, op, device, large):
-    """Normalised arguments of an example that the rung can run, or None."""
-    for depthwise in (False, True):
-        arguments = op.contract(*example(op.name, large, depthwise))
-        if rung.refusal(device, arguments) is None:
+    """Normalised arguments of an example that the rung can run in float32, or None."""
+    for kind in ({}, {"depthwise": True}, {"wide": True}):
+        arguments = op.contract(*example(op.name, large, **kind))
+        if rung.refusal(device, on_device(arguments, "cpu", np.float32)) is None:
             return arguments
     return None
 
 
 def on_device(arguments, device, dtype=None):
-    """The arguments with every array on `device`, as `dtype`."""
+    """The arguments with a copy of every array on `device`, as `dtype`."""
     return [
         to_device(a.astype(dtype or a.dtype), device) if isinstance(a, np.ndarray) else a
         for a in arguments
@@ -115,7 +123,7 @@ def main():
             if small is None:
                 print(f"  {rung.name:<10} {where:<5} cannot run here")
                 continue
-            expected = op.rungs["formula"](*small)
+            expected = op.rungs["formula"](*on_device(small, "cpu"))
             error = largest_error(rung, small, expected, where)
             is_formula = rung.name == "formula"
             timed = small if is_formula else example_for(rung, op, where, large=True)

@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+import kernels
 from kernels import backend
 from minideep import schedules  # noqa: F401 (optimizers.schedules, as in Keras)
 from minideep.config import Configurable
@@ -259,11 +260,8 @@ class Adam(Optimizer):
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
     def update(self, w, g, state, learning_rate):
-        t, m, v = self.iterations + 1, state["momentum"], state["velocity"]
-        m += (g - m) * (1 - self.beta_1)
-        v += (g * g - v) * (1 - self.beta_2)
-        rate = learning_rate * math.sqrt(1 - self.beta_2 ** t) / (1 - self.beta_1 ** t)
-        w -= rate * m / (backend.array_module(w).sqrt(v) + self.epsilon)
+        kernels.adam(w, g, state["momentum"], state["velocity"], learning_rate,
+                     self.iterations + 1, self.beta_1, self.beta_2, self.epsilon)
 
 
 class AdamW(Adam):

@@ -7,6 +7,7 @@ import pytest
 import strict_array
 
 import kernels
+from kernels import jit
 from kernels.ladder import ENVIRONMENT, Ladder, explain, rung, use
 
 strict_array.install()
@@ -65,8 +66,9 @@ def test_explain_names_the_chosen_and_every_other(scale):
 
 def test_explain_takes_a_name_and_computes_nothing():
     told = kernels.explain("conv2d", IMAGE, KERNEL, padding="same")
-    assert told.chosen == "im2col" and set(told.refused) == {"formula", "shifts"}
-    assert explain("conv2d", IMAGE, np.ones((3, 3, 1, 2)), groups=2).chosen == "shifts"
+    assert told.chosen == "im2col" and {"formula", "shifts"} <= set(told.refused)
+    depthwise = explain("conv2d", IMAGE, np.ones((3, 3, 1, 2)), groups=2).chosen
+    assert depthwise == ("shifts" if jit.problem() else "depthwise")
     with pytest.raises(ValueError, match="unknown op 'conv3d'; the ops are .*conv2d"):
         kernels.explain("conv3d", IMAGE, KERNEL)
     with pytest.raises(ValueError, match="channels"):
@@ -120,7 +122,7 @@ def test_the_environment_forces_a_rung_and_use_overrides_it(monkeypatch):
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ("conv2d=winograd", "conv2d has no rung 'winograd'; its rungs are formula, im2col, shifts"),
+        ("conv2d=fastest", "conv2d has no rung 'fastest'; its rungs are formula, im2col, shifts"),
         ("conv9d=formula", "unknown op 'conv9d'"),
         ("formula", "not of the form op=rung"),
     ],
@@ -135,7 +137,7 @@ def test_unknown_choices_are_errors_that_name_the_possible_ones():
     with pytest.raises(ValueError, match="unknown op 'conv9d'; the ops are .*conv2d"):
         use(conv9d="formula")
     with pytest.raises(ValueError, match="rungs are formula, im2col, shifts"):
-        use(conv2d="winograd")
+        use(conv2d="fastest")
 
 
 def test_a_forced_rung_that_cannot_run_is_an_error():

@@ -1,0 +1,246 @@
+"""Depthwise convolution, compiled: one cache line of channels at a time, sums kept in registers.
+
+A task takes the channels of one cache line (`kernels.simd`) and a band of rows. It copies their
+pixels into a small frame of its own, with the padding around them, so that the loops know neither
+padding nor strides in memory, and the frame stays in the cache. Then six outputs at once run
+through all taps: six sums, one weight and one pixel are all that the registers hold.
+
+The input gradient is the same with the kernel turned around, and with g's pixels set `stride`
+apart in the frame. For the weight gradient six taps at once run through all outputs.
+
+Relative error as of any sum of KH·KW (weight gradient: N·OH·OW) terms in the arrays' dtype.
+"""
+
+import numpy as np
+
+from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
+from kernels.conv2d.shifts import _is_depthwise
+from kernels.jit import jit, plain, prange, simd, usable
+from kernels.ladder import rung
+
+FRAME_BYTES = 2**17  # half of a small second-level cache
+PARTS = 16  # of the batch, in the weight gradient: each sums on its own
+
+
+@rung(conv2d, device="cpu", why="depthwise, compiled: sums stay in registers through all taps")
+def depthwise(x, w, stride, padding, dilation, groups):
+    shape = output_shape(x.shape, w.shape, stride, padding, dilation, groups)
+    (top, _), (left, _) = padding
+    return _correlate(x, w[:, :, 0], shape, stride, dilation, (top, left), (1, 1))
+
+
+@rung(conv2d_input_grad, device="cpu", why="depthwise, compiled: the same, with the kernel turned")
+def depthwise(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
+    n, h, width, c = x_shape
+    (top, _), (left, _) = padding
+    shift = (w.shape[0] - 1) * dilation[0] - top, (w.shape[1] - 1) * dilation[1] - left
+    outputs = w.shape[3]
+    dx = _correlate(g, w[::-1, ::-1, 0], (n, h, width, outputs), (1, 1), dilation, shift, stride)
+    return dx if outputs == c else dx.reshape(n, h, width, c, outputs // c).sum(axis=-1)
+
+
+@rung(conv2d_weight_grad, device="cpu", why="depthwise, compiled: sums of six taps in registers")
+def depthwise(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
+    kh, kw, _, outputs = w_shape
+    n, oh, ow, _ = g.shape
+    (top, _), (left, _) = padding
+    parts = min(n, PARTS)
+    dw = np.zeros((parts, kh * kw, outputs), x.dtype)
+    rows = _rows(oh, ow, (kh, kw), stride, dilation)
+    g, x = plain(g), plain(x)
+    _weight_grad(
+        g, g.reshape(-1), x, x.reshape(-1), dw, kw, *stride, *dilation, top, left, rows
+    )
+    return dw.sum(axis=0).reshape(w_shape)
+
+
+def _correlate(x, w, y_shape, stride, dilation, shift, spread):
+    """y[i, j] = Σ frame[i·s + k·d, j·s + l·d] · w[k, l], where pixel (a, b) of x is at
+    (a, b)·spread + shift in the frame. w (KH, KW, O), O a multiple of x's channels."""
+    kh, kw, _ = w.shape
+    _, oh, ow, _ = y_shape
+    y = np.empty(y_shape, x.dtype)
+    rows = _rows(oh, ow, (kh, kw), stride, dilation)
+    x, w = plain(x), plain(w)
+    _forward(x, x.reshape(-1), w, y, y.reshape(-1), *stride, *dilation, *shift, *spread, rows)
+    return y
+
+
+def _rows(oh, ow, kernel, stride, dilation):
+    """How many rows of outputs a band has: as many as keep its frame within FRAME_BYTES."""
+    width = (ow - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1
+    room = FRAME_BYTES // (64 * width) - (kernel[0] - 1) * dilation[0] - 1
+    return min(oh, max(1, room // stride[0] + 1))
+
+
+@conv2d.rungs["depthwise"].needs
+def _(x, w, stride, padding, dilation, groups):
+    is_depthwise = _is_depthwise(w.shape, groups)
+    return usable(x, w) if is_depthwise is True else is_depthwise
+
+
+@conv2d_input_grad.rungs["depthwise"].needs
+def _(g, w, x_shape, stride, padding, dilation, groups):
+    is_depthwise = _is_depthwise(w.shape, groups)
+    return usable(g, w) if is_depthwise is True else is_depthwise
+
+
+@conv2d_weight_grad.rungs["depthwise"].needs
+def _(g, x, w_shape, stride, padding, dilation, groups):
+    is_depthwise = _is_depthwise(w_shape, groups)
+    return usable(g, x) if is_depthwise is True else is_depthwise
+
+
+@jit(parallel=True)
+def _forward(x, x_flat, w, y, y_flat, s0, s1, d0, d1, top, left, spread0, spread1, band):
+    kh, kw, outputs = w.shape
+    images, oh, ow, _ = y.shape
+    lanes = 64 // x.itemsize
+    lines, bands = (outputs + lanes - 1) // lanes, (oh + band - 1) // band
+    wide = (ow - 1) * s1 + (kw - 1) * d1 + 1
+    high = (band - 1) * s0 + (kh - 1) * d0 + 1
+    for task in prange(images * lines * bands):
+        n, first, o = task // (lines * bands), task // lines % bands * band, task % lines * lanes
+        last = min(first + band, oh)
+        count = min(lanes, outputs - o)
+        frame = np.zeros(high * wide * lanes, x.dtype)
+        _copy_in(
+            x, x_flat, n, o, count, outputs, frame, high, wide,
+            top - first * s0, left, spread0, spread1,
+        )  # fmt: skip
+        weights = np.zeros(kh * kw * lanes, x.dtype)
+        for k in range(kh):
+            for l in range(kw):  # noqa: E741
+                for c in range(count):
+                    weights[(k * kw + l) * lanes + c] = w[k, l, o + c]
+        sums = np.empty(6 * lanes, x.dtype)
+        for i in range(first, last):
+            row = (i - first) * s0 * wide * lanes
+            for j in range(0, ow, 6):
+                step, end = s1 * lanes, ow - 1  # the last tile repeats its last column
+                j1, j2, j3 = min(j + 1, end), min(j + 2, end), min(j + 3, end)
+                j4, j5 = min(j + 4, end), min(j + 5, end)
+                p0, p1, p2 = row + j * step, row + j1 * step, row + j2 * step
+                p3, p4, p5 = row + j3 * step, row + j4 * step, row + j5 * step
+                a0 = a1 = a2 = a3 = a4 = a5 = simd.zeros(frame)
+                for k in range(kh):
+                    for l in range(kw):  # noqa: E741
+                        at = (k * d0 * wide + l * d1) * lanes
+                        b = simd.load(weights, (k * kw + l) * lanes)
+                        a0 = simd.fma(simd.load(frame, at + p0), b, a0)
+                        a1 = simd.fma(simd.load(frame, at + p1), b, a1)
+                        a2 = simd.fma(simd.load(frame, at + p2), b, a2)
+                        a3 = simd.fma(simd.load(frame, at + p3), b, a3)
+                        a4 = simd.fma(simd.load(frame, at + p4), b, a4)
+                        a5 = simd.fma(simd.load(frame, at + p5), b, a5)
+                at = ((n * oh + i) * ow) * outputs + o
+                if count == lanes:
+                    simd.store(y_flat, at + j * outputs, a0)
+                    simd.store(y_flat, at + j1 * outputs, a1)
+                    simd.store(y_flat, at + j2 * outputs, a2)
+                    simd.store(y_flat, at + j3 * outputs, a3)
+                    simd.store(y_flat, at + j4 * outputs, a4)
+                    simd.store(y_flat, at + j5 * outputs, a5)
+                else:
+                    simd.store(sums, 0, a0)
+                    simd.store(sums, lanes, a1)
+                    simd.store(sums, 2 * lanes, a2)
+                    simd.store(sums, 3 * lanes, a3)
+                    simd.store(sums, 4 * lanes, a4)
+                    simd.store(sums, 5 * lanes, a5)
+                    for m in range(min(6, ow - j)):
+                        for c in range(count):
+                            y_flat[at + (j + m) * outputs + c] = sums[m * lanes + c]
+
+
+@jit(parallel=True)
+def _weight_grad(g, g_flat, x, x_flat, dw, kw, s0, s1, d0, d1, top, left, band):
+    images, oh, ow, outputs = g.shape
+    parts, taps, _ = dw.shape
+    kh = taps // kw
+    lanes = 64 // x.itemsize
+    lines = (outputs + lanes - 1) // lanes
+    wide = (ow - 1) * s1 + (kw - 1) * d1 + 1
+    high = (band - 1) * s0 + (kh - 1) * d0 + 1
+    for task in prange(parts * lines):
+        part, o = task // lines, task % lines * lanes
+        count = min(lanes, outputs - o)
+        frame = np.empty(high * wide * lanes, x.dtype)
+        gradients = np.empty(band * ow * lanes, x.dtype)
+        sums = np.zeros(taps * lanes, x.dtype)
+        for n in range(part * images // parts, (part + 1) * images // parts):
+            for first in range(0, oh, band):
+                rows = min(band, oh - first)
+                frame[:] = 0
+                _copy_in(
+                    x, x_flat, n, o, count, outputs, frame, high, wide,
+                    top - first * s0, left, 1, 1,
+                )  # fmt: skip
+                gradients[:] = 0
+                _copy_in(
+                    g, g_flat, n, o, count, outputs, gradients, rows, ow, -first, 0, 1, 1
+                )
+                for t in range(0, taps, 6):
+                    _six_taps(sums, t, taps, kw, frame, gradients, rows, ow, wide, s0, s1, d0, d1)
+        for t in range(taps):
+            for c in range(count):
+                dw[part, t, o + c] = sums[t * lanes + c]
+
+
+@jit()
+def _six_taps(sums, t, taps, kw, frame, gradients, rows, ow, wide, s0, s1, d0, d1):
+    """Add Σ gradients[i, j] · frame[i·s + k·d, j·s + l·d] to the sums of taps t to t + 5."""
+    lanes = 64 // frame.itemsize
+    end = taps - 1  # the last tile repeats the last tap
+    t1, t2, t3 = min(t + 1, end), min(t + 2, end), min(t + 3, end)
+    t4, t5 = min(t + 4, end), min(t + 5, end)
+    p0 = (t // kw * d0 * wide + t % kw * d1) * lanes
+    p1 = (t1 // kw * d0 * wide + t1 % kw * d1) * lanes
+    p2 = (t2 // kw * d0 * wide + t2 % kw * d1) * lanes
+    p3 = (t3 // kw * d0 * wide + t3 % kw * d1) * lanes
+    p4 = (t4 // kw * d0 * wide + t4 % kw * d1) * lanes
+    p5 = (t5 // kw * d0 * wide + t5 % kw * d1) * lanes
+    a0, a1 = simd.load(sums, t * lanes), simd.load(sums, t1 * lanes)
+    a2, a3 = simd.load(sums, t2 * lanes), simd.load(sums, t3 * lanes)
+    a4, a5 = simd.load(sums, t4 * lanes), simd.load(sums, t5 * lanes)
+    for i in range(rows):
+        for j in range(ow):
+            b = simd.load(gradients, (i * ow + j) * lanes)
+            at = (i * s0 * wide + j * s1) * lanes
+            a0 = simd.fma(simd.load(frame, at + p0), b, a0)
+            a1 = simd.fma(simd.load(frame, at + p1), b, a1)
+            a2 = simd.fma(simd.load(frame, at + p2), b, a2)
+            a3 = simd.fma(simd.load(frame, at + p3), b, a3)
+            a4 = simd.fma(simd.load(frame, at + p4), b, a4)
+            a5 = simd.fma(simd.load(frame, at + p5), b, a5)
+    simd.store(sums, t * lanes, a0)
+    simd.store(sums, t1 * lanes, a1)
+    simd.store(sums, t2 * lanes, a2)
+    simd.store(sums, t3 * lanes, a3)
+    simd.store(sums, t4 * lanes, a4)
+    simd.store(sums, t5 * lanes, a5)
+
+
+@jit()
+def _copy_in(
+    x, x_flat, n, o, count, outputs, frame, high, wide, top, left, spread0, spread1
+):
+    """Copy `count` channels, those that outputs o, o + 1, ... see, of image n into the frame."""
+    _, h, w, channels = x.shape
+    lanes = 64 // x.itemsize
+    each = outputs // channels
+    for a in range(h):
+        row = a * spread0 + top
+        if not 0 <= row < high:
+            continue
+        for b in range(w):
+            column = b * spread1 + left
+            if not 0 <= column < wide:
+                continue
+            at = (row * wide + column) * lanes
+            if count == lanes and each == 1:
+                start = ((n * h + a) * w + b) * channels + o
+                simd.store(frame, at, simd.load(x_flat, start))
+            else:
+                for c in range(count):
+                    frame[at + c] = x[n, a, b, (o + c) // each]

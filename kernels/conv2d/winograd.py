@@ -1,0 +1,414 @@
+"""Winograd's short convolution F(4x4, 3x3): 36 multiplications where the sum has 144.
+
+Four outputs of a 3-tap filter are the coefficients of a product of polynomials, and a product can
+be taken point by point: evaluate both factors at 0, 1, -1, 2, -2 and ∞ (cheap: additions), multiply
+6 numbers, interpolate. In both directions of the image, a tile of 4x4 outputs sees 6x6 inputs:
+
+    y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ x B) ] A        (Lavin and Gray 2015, arXiv:1509.09308)
+
+Summed over channels, ⊙ becomes a matrix product (tiles x C by C x O) for each of the 36 points,
+done by `kernels.microkernel`. Tiles are taken some dozens at a time, so that what is between the
+transforms never leaves the level 2 cache. The input gradient is the same with the kernel turned
+around; the weight gradient is the transposed algorithm, dw = Gᵀ [ (A g Aᵀ) ⊙ (Bᵀ x B) ] G.
+
+Error, relative to the largest result: 3e-6 with 16 channels, 5e-6 with 32 to 64, 1e-5 with 256 to
+512 (root mean square: 1e-6 to 4e-6). That is 5 to 10 times that of `direct`, since the points 2 and
+-2 make large numbers that cancel. float64 never comes here: gradients are checked on another rung.
+`kernels.use(conv2d="direct", ...)` asks for the more exact way.
+"""
+
+from math import prod
+
+import numpy as np
+
+from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
+from kernels.conv2d.direct import refusal
+from kernels.jit import jit, plain, prange, simd, threads
+from kernels.ladder import rung
+from kernels.microkernel import COLUMNS, ONE, ZERO, aligned, clear, copy, multiply, spare
+
+CACHE_NUMBERS = 2**17  # of all transformed tiles of a block: they fill half of a level 2 cache
+# (which, numbers before, numbers after) of the transforms; Numba compiles `_both` for each of them
+IMAGE, KERNEL, RESULT, GRADIENT, WEIGHTS = (0, 6, 6), (1, 3, 6), (2, 6, 4), (3, 4, 6), (4, 6, 3)
+FEWEST, MOST = 24, 48  # tiles in a block: multiples of the 6 rows of a register tile
+
+
+@rung(conv2d, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
+def winograd(x, w, stride, padding, dilation, groups):
+    _, oh, ow, _ = output_shape(x.shape, w.shape, 1, padding)
+    return _convolve(x, w, (oh, ow), (padding[0][0], padding[1][0]))
+
+
+@rung(conv2d_input_grad, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
+def winograd(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
+    turned = w[::-1, ::-1].transpose(0, 1, 3, 2)  # (3, 3, O, C)
+    return _convolve(g, turned, x_shape[1:3], (2 - padding[0][0], 2 - padding[1][0]))
+
+
+@rung(conv2d_weight_grad, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
+def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
+    c, o = w_shape[2:]
+    if 0 in g.shape or 0 in x.shape:
+        return np.zeros(w_shape, np.float32)
+    g, x = plain(g), plain(x)
+    tiles, parts, (xs, gs) = _blocks(g.shape[:3], c, o)
+    padded = gs.shape[1] // (36 * tiles)  # O, rounded up to whole lines
+    sums = np.zeros((parts, 36 * c * padded), np.float32)
+    dw = aligned((3, 3, c, padded))
+    before = padding[0][0], padding[1][0]
+    _weight_grad(
+        x.reshape(-1), x.shape, g.reshape(-1), g.shape, before, tiles, xs, gs, sums,
+        np.arange(c), dw.reshape(-1),
+    )  # fmt: skip
+    return dw if o == padded else dw[..., :o].copy()
+
+
+def _convolve(x, w, size, before):
+    """x (N, H, W, C) with `before` rows and columns of zeros, and enough behind: y of `size`."""
+    _, _, c, o = w.shape
+    y = aligned((len(x), *size, o))
+    if 0 in (*y.shape, c):
+        return np.zeros_like(y)
+    x = plain(x)
+    tiles, parts, (xs, ys) = _blocks(y.shape[:3], c, o)
+    padded = ys.shape[1] // (36 * tiles)  # O, rounded up to whole lines
+    wide = np.zeros((3, 3, c, padded), np.float32)
+    wide[..., :o] = w
+    points = aligned((36 * c * padded,))  # (36, O/16, C, 16)
+    rows = np.arange(tiles) * (xs.shape[1] // (36 * tiles))
+    _output(
+        x.reshape(-1), x.shape, wide.reshape(-1), points, y.reshape(-1), y.shape, before, tiles,
+        xs, ys, rows,
+    )  # fmt: skip
+    return y
+
+
+def _blocks(size, c, o):
+    """(tiles in a block, parts, memory of each part for the transforms of its C and O channels)"""
+    n, oh, ow = size
+    c, o = (-(-channels // COLUMNS) * COLUMNS for channels in (c, o))
+    every = n * -(-oh // 4) * -(-ow // 4)
+    tiles = min(max(CACHE_NUMBERS // (36 * (c + o)), FEWEST), MOST, every + 5) // 6 * 6
+    parts = min(threads(), -(-every // tiles))
+    sizes = [(parts, 36 * tiles * channels) for channels in (c, o)]
+    return tiles, parts, [aligned(size) for size in sizes]
+
+
+@jit(parallel=True)
+def _output(x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows):
+    parts = len(xs)
+    c, o = x_shape[3], y_shape[3]
+    for part in prange(parts):
+        _kernel_points(w, c, points, np.int64(part), parts)
+    for part in prange(parts):
+        _output_part(
+            np.int64(part), parts, x, x_shape, points, y, y_shape, before, tiles, xs[part],
+            ys[part], rows,
+        )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _kernel_points(w, c, points, part, parts):
+    """G w Gᵀ: w (3, 3, C, O) to points (36, O/16, C, 16), O a multiple of 16."""
+    o = w.size // (9 * c)
+    scratch = np.empty(6 * 6 * COLUMNS, np.float32)
+    for line in range(part * c // parts, (part + 1) * c // parts):
+        for first in range(0, o, COLUMNS):
+            _both(
+                KERNEL, w, line * o + first, 3 * c * o, c * o, scratch,
+                points, first * c + line * COLUMNS, 6 * c * o, c * o,
+            )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _output_part(part, parts, x, x_shape, points, y, y_shape, before, tiles, xs, ys, rows):
+    n, oh, ow, o = y_shape
+    c = x_shape[3]
+    c_wide, o_wide = xs.size // (36 * tiles), ys.size // (36 * tiles)
+    down, across = (oh + 3) // 4, (ow + 3) // 4
+    every = n * down * across
+    blocks = (every + tiles - 1) // tiles
+    tap, edge = np.zeros(1, np.int64), spare()
+    patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
+    scratch = np.empty(36 * COLUMNS, np.float32)
+    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+        start = block * tiles
+        count = min(tiles, every - start)
+        for t in range(count):
+            _image_points(
+                start + t, down, across, x, x_shape, before, patch, scratch, xs, t * c_wide,
+                tiles * c_wide,
+            )  # fmt: skip
+        for point in range(36):
+            multiply(
+                xs.ctypes.data + 4 * point * tiles * c_wide, rows, (count + 5) // 6 * 6, tap, ONE,
+                c, ONE, points.ctypes.data + 4 * point * c * o_wide, ys, point * tiles * o_wide,
+                o_wide, o_wide, ZERO, edge,
+            )  # fmt: skip
+        for t in range(count):
+            image, i, j = _place(start + t, down, across)
+            height, width = min(4, oh - i), min(4, ow - j)
+            at = ((image * oh + i) * ow + j) * o
+            whole = height == 4 and width == 4 and o == o_wide
+            for first in range(0, o, COLUMNS):
+                _both(
+                    RESULT, ys, t * o_wide + first, 6 * tiles * o_wide,
+                    tiles * o_wide, scratch, y if whole else patch,
+                    (at if whole else 0) + first, ow * o if whole else 4 * o_wide,
+                    o if whole else o_wide,
+                )  # fmt: skip
+            for row in range(0 if whole else height):
+                for column in range(width):
+                    to = y.ctypes.data + 4 * (at + (row * ow + column) * o)
+                    copy(to, patch.ctypes.data + 4 * (row * 4 + column) * o_wide, o)
+    return patch.size + tap.size  # used last here: so they are not freed before
+
+
+@jit(parallel=True)
+def _weight_grad(x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows, dw):
+    parts = len(xs)
+    for part in prange(parts):
+        _weight_grad_part(
+            np.int64(part), parts, x, x_shape, g, g_shape, before, tiles, xs[part], gs[part],
+            sums[part], rows,
+        )  # fmt: skip
+    for part in prange(parts):
+        _kernel_from_points(sums, x_shape[3], dw, np.int64(part), parts)
+
+
+@jit(error_model="numpy")
+def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows):
+    n, oh, ow, o = g_shape
+    c = x_shape[3]
+    c_wide, o_wide = xs.size // (36 * tiles), gs.size // (36 * tiles)
+    down, across = (oh + 3) // 4, (ow + 3) // 4
+    every = n * down * across
+    blocks = (every + tiles - 1) // tiles
+    tap, edge = np.zeros(1, np.int64), spare()
+    patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
+    scratch = np.empty(36 * COLUMNS, np.float32)
+    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+        start = block * tiles
+        count = min(tiles, every - start)
+        for t in range(count):
+            _image_points(
+                start + t, down, across, x, x_shape, before, patch, scratch, xs, t * c_wide,
+                tiles * c_wide,
+            )  # fmt: skip
+            image, i, j = _place(start + t, down, across)
+            source, at, row, column = _window(g, g_shape, image, i, j, 4 * ONE, patch)
+            for first in range(0, o, COLUMNS):  # to panels (O/16, count, 16) for each point
+                _both(
+                    GRADIENT, source, at + first, row, column, scratch,
+                    gs, first * count + t * COLUMNS, 6 * tiles * o_wide, tiles * o_wide,
+                )  # fmt: skip
+        for point in range(36):
+            multiply(
+                xs.ctypes.data + 4 * point * tiles * c_wide, rows, c, tap, ONE, count, c_wide,
+                gs.ctypes.data + 4 * point * tiles * o_wide, sums, point * c * o_wide, o_wide,
+                o_wide, ONE, edge,
+            )  # fmt: skip
+    return patch.size + tap.size  # used last here: so they are not freed before
+
+
+@jit(error_model="numpy")
+def _kernel_from_points(sums, c, dw, part, parts):
+    """Gᵀ Σ G of the parts' sums (parts, 36, C, O) to dw (3, 3, C, O), O a multiple of 16."""
+    size = c * (dw.size // (9 * c))
+    scratch = np.empty(6 * 6 * COLUMNS, np.float32)
+    total = np.empty(6 * 6 * COLUMNS, np.float32)
+    lines = size // COLUMNS
+    for line in range(part * lines // parts, (part + 1) * lines // parts):
+        for point in range(36):
+            at = point * size + line * COLUMNS
+            one = simd.load(sums[0], at)
+            for other in range(1, len(sums)):
+                one = one + simd.load(sums[other], at)
+            simd.store(total, point * COLUMNS, one)
+        _both(
+            WEIGHTS, total, ZERO, 6 * ONE * COLUMNS, ONE * COLUMNS, scratch,
+            dw, line * COLUMNS, 3 * size, size,
+        )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _image_points(tile, down, across, x, x_shape, before, patch, scratch, xs, to, step):
+    """Bᵀ x B of the inputs that a tile sees: the 36 points go to xs[to], xs[to + step], ..."""
+    image, i, j = _place(tile, down, across)
+    source, at, row, column = _window(
+        x, x_shape, image, i - before[0], j - before[1], 6 * ONE, patch
+    )
+    for first in range(0, x_shape[3], COLUMNS):
+        _both(
+            IMAGE, source, at + first, row, column, scratch, xs, to + first,
+            6 * step, step,
+        )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _place(tile, down, across):
+    """The image, and the first row and column of output, of a tile."""
+    image, inside = tile // (down * across), tile % (down * across)
+    return image, inside // across * 4, inside % across * 4
+
+
+@jit(error_model="numpy")
+def _window(x, shape, image, top, left, size, patch):
+    """Where size x size pixels are, and the steps of rows and columns: in x, if all of them exist
+    and a pixel is whole lines; else in `patch`, with zeros around."""
+    _, h, w, c = shape
+    inside = top >= 0 and left >= 0 and top + size <= h and left + size <= w
+    if inside and c % COLUMNS == 0:
+        return x, ((image * h + top) * w + left) * c, w * c, c
+    wide = (c + COLUMNS - 1) // COLUMNS * COLUMNS
+    for i in range(size):
+        for j in range(size):
+            to = patch.ctypes.data + 4 * (i * size + j) * wide
+            if 0 <= top + i < h and 0 <= left + j < w:
+                copy(to, x.ctypes.data + 4 * ((image * h + top + i) * w + left + j) * c, c)
+            else:
+                clear(to, c)
+    return patch, 0, size * wide, wide
+
+
+@jit(error_model="numpy")
+def _both(transform, x, at, row, column, scratch, y, to, to_row, to_column):
+    """A transform of columns, then of rows, of 16 channels: (size, size) to (result, result)."""
+    which, size, result = transform
+    line = scratch.size // 36
+    for j in range(size):
+        _transform(which, x, at + j * column, row, scratch, j * line, size * line)
+    for i in range(result):
+        _transform(which, scratch, i * size * line, line, y, to + i * to_row, to_column)
+
+
+@jit(error_model="numpy")
+def _transform(which, x, at, step, y, to, to_step):
+    if which == IMAGE[0]:
+        _evaluate_image(x, at, step, y, to, to_step)
+    elif which == KERNEL[0]:
+        _evaluate_kernel(x, at, step, y, to, to_step)
+    elif which == RESULT[0]:
+        _interpolate(x, at, step, y, to, to_step)
+    elif which == GRADIENT[0]:
+        _evaluate_result(x, at, step, y, to, to_step)
+    else:
+        _interpolate_kernel(x, at, step, y, to, to_step)
+
+
+@jit(error_model="numpy")
+def _evaluate_image(x, at, step, y, to, to_step):
+    """Bᵀ: 6 inputs to 6 points, such that with _evaluate_kernel and _interpolate the sum results"""
+    a, b, c = simd.load(x, at), simd.load(x, at + step), simd.load(x, at + 2 * step)
+    d, e, f = (
+        simd.load(x, at + 3 * step), simd.load(x, at + 4 * step), simd.load(x, at + 5 * step)
+    )  # fmt: skip
+    four, minus_five = simd.splat(np.float32(4)), simd.splat(np.float32(-5))
+    even, odd = e - four * c, d - four * b
+    even_2, odd_2 = e - c, d - b
+    odd_2 = odd_2 + odd_2
+    simd.store(y, to, simd.fma(four, a, simd.fma(minus_five, c, e)))
+    simd.store(y, to + to_step, even + odd)
+    simd.store(y, to + 2 * to_step, even - odd)
+    simd.store(y, to + 3 * to_step, even_2 + odd_2)
+    simd.store(y, to + 4 * to_step, even_2 - odd_2)
+    simd.store(y, to + 5 * to_step, simd.fma(four, b, simd.fma(minus_five, d, f)))
+
+
+@jit(error_model="numpy")
+def _evaluate_kernel(x, at, step, y, to, to_step):
+    """G: 3 weights to 6 points."""
+    a, b, c = simd.load(x, at), simd.load(x, at + step), simd.load(x, at + 2 * step)
+    sixth, minus_sixth = simd.splat(np.float32(1 / 6)), simd.splat(np.float32(-1 / 6))
+    even, odd = minus_sixth * (a + c), minus_sixth * b
+    even_2 = simd.fma(simd.splat(np.float32(1 / 24)), a, sixth * c)
+    odd_2 = simd.splat(np.float32(1 / 12)) * b
+    simd.store(y, to, simd.splat(np.float32(1 / 4)) * a)
+    simd.store(y, to + to_step, even + odd)
+    simd.store(y, to + 2 * to_step, even - odd)
+    simd.store(y, to + 3 * to_step, even_2 + odd_2)
+    simd.store(y, to + 4 * to_step, even_2 - odd_2)
+    simd.store(y, to + 5 * to_step, c)
+
+
+@jit(error_model="numpy")
+def _interpolate(x, at, step, y, to, to_step):
+    """Aᵀ: 6 points to 4 outputs."""
+    b, c = simd.load(x, at + step), simd.load(x, at + 2 * step)
+    d, e = simd.load(x, at + 3 * step), simd.load(x, at + 4 * step)
+    even, odd, even_2, odd_2 = b + c, b - c, d + e, d - e
+    simd.store(y, to, simd.load(x, at) + (even + even_2))
+    simd.store(y, to + to_step, simd.fma(simd.splat(np.float32(2)), odd_2, odd))
+    simd.store(y, to + 2 * to_step, simd.fma(simd.splat(np.float32(4)), even_2, even))
+    last = simd.load(x, at + 5 * step) + odd
+    simd.store(y, to + 3 * to_step, simd.fma(simd.splat(np.float32(8)), odd_2, last))
+
+
+@jit(error_model="numpy")
+def _evaluate_result(x, at, step, y, to, to_step):
+    """A, the transpose of _interpolate: 4 gradients to 6 points."""
+    a, b = simd.load(x, at), simd.load(x, at + step)
+    c, d = simd.load(x, at + 2 * step), simd.load(x, at + 3 * step)
+    four = simd.splat(np.float32(4))
+    even, odd, even_2, odd_2 = a + c, b + d, simd.fma(four, c, a), simd.fma(four, d, b)
+    odd_2 = odd_2 + odd_2
+    simd.store(y, to, a)
+    simd.store(y, to + to_step, even + odd)
+    simd.store(y, to + 2 * to_step, even - odd)
+    simd.store(y, to + 3 * to_step, even_2 + odd_2)
+    simd.store(y, to + 4 * to_step, even_2 - odd_2)
+    simd.store(y, to + 5 * to_step, d)
+
+
+@jit(error_model="numpy")
+def _interpolate_kernel(x, at, step, y, to, to_step):
+    """Gᵀ, the transpose of _evaluate_kernel: 6 points to 3 weights."""
+    b, c = simd.load(x, at + step), simd.load(x, at + 2 * step)
+    d, e = simd.load(x, at + 3 * step), simd.load(x, at + 4 * step)
+    even, odd, even_2, odd_2 = b + c, b - c, d + e, d - e
+    sixth, minus_sixth = simd.splat(np.float32(1 / 6)), simd.splat(np.float32(-1 / 6))
+    first = simd.fma(simd.splat(np.float32(1 / 4)), simd.load(x, at), minus_sixth * even)
+    simd.store(y, to, simd.fma(simd.splat(np.float32(1 / 24)), even_2, first))
+    simd.store(
+        y, to + to_step, simd.fma(simd.splat(np.float32(1 / 12)), odd_2, minus_sixth * odd)
+    )
+    last = simd.load(x, at + 5 * step) + sixth * (even_2 - even)
+    simd.store(y, to + 2 * to_step, last)
+
+
+@winograd.needs
+def _(g, x, w_shape, stride, padding, dilation, groups):
+    if stride != (1, 1) or dilation != (1, 1):
+        return "stride 1 and dilation 1 only"
+    return _refusal(g, x, g.shape, w_shape, w_shape[2:], groups)
+
+
+@conv2d_input_grad.rungs["winograd"].needs
+def _(g, w, x_shape, stride, padding, dilation, groups):
+    if stride != (1, 1) or dilation != (1, 1):
+        return "stride 1 and dilation 1 only"
+    return _refusal(g, w, x_shape, w.shape, w.shape[:1:-1], groups)
+
+
+@conv2d.rungs["winograd"].needs
+def _(x, w, stride, padding, dilation, groups):
+    if stride != (1, 1) or dilation != (1, 1):
+        return "stride 1 and dilation 1 only"
+    y_shape = output_shape(x.shape, w.shape, stride, padding, dilation, groups)
+    return _refusal(x, w, y_shape, w.shape, w.shape[2:], groups)
+
+
+def _refusal(one, two, y_shape, w_shape, channels, groups):
+    """True, or why another rung does better. channels: of what is transformed, and of the result.
+
+    The limits are where `direct` was measured to be as fast.
+    """
+    if w_shape[:2] != (3, 3):
+        return "3x3 kernels only"
+    if channels[0] < 12 or channels[1] < 8:
+        return f"{channels[0]} to {channels[1]} channels: the transforms cost more than they save"
+    n, oh, ow, _ = y_shape
+    tiles, enough = n * -(-oh // 4) * -(-ow // 4), max(16, prod(channels) // 4096)
+    if tiles < enough:
+        return f"{tiles} tiles of 4x4 pixels, fewer than {enough}: the kernel's own costs more"
+    return refusal(one, two, y_shape, w_shape, channels[1], groups)

@@ -1,0 +1,241 @@
+"""Pooling, compiled: one pass over the windows, a cache line of channels at a time.
+
+The running maximum (or sum) of a window stays in a register (`kernels.simd`). The gradients of the
+maximum look for the winner again, in the same pass, rather than keep an index from before. Results
+are those of the formula to the bit (the mean: to rounding).
+"""
+
+import numpy as np
+
+from kernels.jit import jit, plain, prange, simd, usable
+from kernels.ladder import rung
+from kernels.pool2d import (
+    avg_pool2d,
+    avg_pool2d_grad,
+    max_pool2d,
+    max_pool2d_grad,
+    max_pool2d_pick,
+    output_shape,
+)
+
+
+@rung(max_pool2d, device="cpu", why="one pass, the maximum stays in a register")
+def compiled(x, size, stride, padding):
+    y = np.empty(output_shape(x.shape, size, stride, padding), x.dtype)
+    x = plain(x)
+    _max(x.shape, x.reshape(-1), y.shape, y.reshape(-1), *_numbers(size, stride, padding))
+    return y
+
+
+@rung(max_pool2d_grad, device="cpu", why="one pass, which finds the winner and writes at once")
+def compiled(g, x, size, stride, padding):  # noqa: F811
+    dx = np.zeros(x.shape, g.dtype)
+    g, x = plain(g), plain(x)
+    numbers = _numbers(size, stride, padding)
+    _max_grad(g.shape, g.reshape(-1), x.shape, x.reshape(-1), dx.reshape(-1), *numbers)
+    return dx
+
+
+@rung(max_pool2d_pick, device="cpu", why="one pass, which finds the winner and reads at once")
+def compiled(u, x, size, stride, padding):  # noqa: F811
+    y = np.empty(output_shape(x.shape, size, stride, padding), u.dtype)
+    u, x = plain(u), plain(x)
+    numbers = _numbers(size, stride, padding)
+    _max_pick(u.reshape(-1), x.shape, x.reshape(-1), y.shape, y.reshape(-1), *numbers)
+    return y
+
+
+@rung(avg_pool2d, device="cpu", why="one pass, the sum stays in a register")
+def compiled(x, size, stride, padding):  # noqa: F811
+    y = np.empty(output_shape(x.shape, size, stride, padding), x.dtype)
+    x = plain(x)
+    _mean(x.shape, x.reshape(-1), y.shape, y.reshape(-1), *_numbers(size, stride, padding))
+    return y
+
+
+@rung(avg_pool2d_grad, device="cpu", why="one pass over the windows")
+def compiled(g, x_shape, size, stride, padding):  # noqa: F811
+    dx = np.zeros(x_shape, g.dtype)
+    g = plain(g)
+    _mean_grad(g.shape, g.reshape(-1), x_shape, dx.reshape(-1), *_numbers(size, stride, padding))
+    return dx
+
+
+@max_pool2d.rungs["compiled"].needs
+def _(x, size, stride, padding):
+    return usable(x)
+
+
+@max_pool2d_grad.rungs["compiled"].needs
+def _(g, x, size, stride, padding):
+    return usable(g, x)
+
+
+@max_pool2d_pick.rungs["compiled"].needs
+def _(u, x, size, stride, padding):
+    return usable(u, x)
+
+
+@avg_pool2d.rungs["compiled"].needs
+def _(x, size, stride, padding):
+    return usable(x)
+
+
+@avg_pool2d_grad.rungs["compiled"].needs
+def _(g, x_shape, size, stride, padding):
+    return usable(g)
+
+
+def _numbers(size, stride, padding):
+    (top, _), (left, _) = padding
+    return *size, *stride, top, left
+
+
+@jit(parallel=True)
+def _max(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
+    n, oh, ow, channels = y_shape
+    _, h, w, _ = x_shape
+    lanes = 64 // x.itemsize
+    whole = channels // lanes * lanes
+    for task in prange(n * oh):
+        image, i = task // oh * h, task % oh
+        a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
+        for j in range(ow):
+            b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
+            at = (task * ow + j) * channels
+            for c in range(0, whole, lanes):
+                simd.store(y, at + c, _largest(x, image, a0, a1, b0, b1, w, channels, c, None))
+            if whole < channels:
+                rest = channels - whole
+                best = _largest(x, image, a0, a1, b0, b1, w, channels, whole, rest)
+                simd.store_some(y, at + whole, best, rest)
+
+
+@jit()
+def _largest(x, image, a0, a1, b0, b1, w, channels, c, count):
+    """The largest of the window's pixels, a line of channels; count of them, or all (None)."""
+    best = simd.get(x, ((image + a0) * w + b0) * channels + c, count)
+    for a in range(a0, a1):
+        for b in range(b0, b1):
+            pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
+            best = simd.where(simd.above(pixel, best) & (best == best), pixel, best)
+    return best
+
+
+@jit()
+def _winner(x, image, a0, a1, b0, b1, w, channels, c, count):
+    """Which of the window's pixels, counted row by row, is the largest: a line of numbers."""
+    best = simd.get(x, ((image + a0) * w + b0) * channels + c, count)
+    winner = simd.zeros(x)
+    number, one = winner, simd.splat(x.dtype.type(1))
+    for a in range(a0, a1):
+        for b in range(b0, b1):
+            pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
+            wins = simd.above(pixel, best) & (best == best)
+            best, winner = simd.where(wins, pixel, best), simd.where(wins, number, winner)
+            number = number + one
+    return winner
+
+
+@jit(parallel=True)
+def _max_grad(g_shape, g, x_shape, x, dx, kh, kw, s0, s1, top, left):
+    n, oh, ow, channels = g_shape
+    _, h, w, _ = x_shape
+    lanes = 64 // x.itemsize
+    whole = channels // lanes * lanes
+    together = 1 if s0 >= kh else oh  # rows of windows that overlap belong to one thread
+    for task in prange(n * oh // together):
+        for row in range(task * together, (task + 1) * together):
+            image, i = row // oh * h, row % oh
+            a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
+            for j in range(ow):
+                b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
+                at = (row * ow + j) * channels
+                for c in range(0, whole, lanes):
+                    _to_winner(g, at + c, x, dx, image, a0, a1, b0, b1, w, channels, c, None)
+                if whole < channels:
+                    rest = channels - whole
+                    _to_winner(
+                        g, at + whole, x, dx, image, a0, a1, b0, b1, w, channels, whole, rest
+                    )
+
+
+@jit()
+def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count):
+    """Add a line of g to those of the window's pixels in dx that are the largest in x."""
+    winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
+    gradient = simd.get(g, at_g, count)
+    zero, one = simd.zeros(x), simd.splat(x.dtype.type(1))
+    number = zero
+    for a in range(a0, a1):
+        for b in range(b0, b1):
+            at = ((image + a) * w + b) * channels + c
+            share = simd.where(winner == number, gradient, zero)
+            simd.put(dx, at, simd.get(dx, at, count) + share, count)
+            number = number + one
+
+
+@jit(parallel=True)
+def _max_pick(u, x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
+    n, oh, ow, channels = y_shape
+    _, h, w, _ = x_shape
+    lanes = 64 // x.itemsize
+    for task in prange(n * oh):
+        image, i = task // oh * h, task % oh
+        a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
+        for j in range(ow):
+            b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
+            for c in range(0, channels, lanes):
+                count = min(lanes, channels - c)
+                winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
+                number, one = simd.zeros(x), simd.splat(x.dtype.type(1))
+                picked = number
+                for a in range(a0, a1):
+                    for b in range(b0, b1):
+                        value = simd.get(u, ((image + a) * w + b) * channels + c, count)
+                        picked = simd.where(winner == number, value, picked)
+                        number = number + one
+                simd.put(y, (task * ow + j) * channels + c, picked, count)
+
+
+@jit(parallel=True)
+def _mean(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
+    n, oh, ow, channels = y_shape
+    _, h, w, _ = x_shape
+    lanes = 64 // x.itemsize
+    for task in prange(n * oh):
+        image, i = task // oh * h, task % oh
+        a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
+        for j in range(ow):
+            b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
+            share = simd.splat(x.dtype.type(1 / ((a1 - a0) * (b1 - b0))))
+            for c in range(0, channels, lanes):
+                count = min(lanes, channels - c)
+                total = simd.zeros(x)
+                for a in range(a0, a1):
+                    for b in range(b0, b1):
+                        at = ((image + a) * w + b) * channels + c
+                        total = total + simd.get(x, at, count)
+                simd.put(y, (task * ow + j) * channels + c, total * share, count)
+
+
+@jit(parallel=True)
+def _mean_grad(g_shape, g, x_shape, dx, kh, kw, s0, s1, top, left):
+    n, oh, ow, channels = g_shape
+    _, h, w, _ = x_shape
+    lanes = 64 // g.itemsize
+    together = 1 if s0 >= kh else oh  # rows of windows that overlap belong to one thread
+    for task in prange(n * oh // together):
+        for row in range(task * together, (task + 1) * together):
+            image, i = row // oh * h, row % oh
+            a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
+            for j in range(ow):
+                b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
+                share = simd.splat(g.dtype.type(1 / ((a1 - a0) * (b1 - b0))))
+                for c in range(0, channels, lanes):
+                    count = min(lanes, channels - c)
+                    part = simd.get(g, (row * ow + j) * channels + c, count) * share
+                    for a in range(a0, a1):
+                        for b in range(b0, b1):
+                            at = ((image + a) * w + b) * channels + c
+                            simd.put(dx, at, simd.get(dx, at, count) + part, count)

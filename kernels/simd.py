@@ -1,0 +1,331 @@
+"""Vectors of one cache line (16 float32, 8 float64) for functions compiled by `kernels.jit`.
+
+    a = simd.load(x, i)                     # the line that begins at number i of a flat array
+    a = simd.fma(simd.splat(x[k]), b, a)    # splat(x[k])·b + a, rounded once
+    simd.store(y, i, simd.sqrt(a) + b)      # + - * / act on all numbers of a line
+    simd.where(a > b, a, b)                 # as do > == !=, and & | on what they return
+
+What a compiler makes of a loop depends on its mood; a line held in a variable stays in registers
+(two of AVX2's 16, so that six sums, a factor and a weight are as many as fit). Nothing is checked:
+`load` and `store` touch the 64 bytes from x[i] on, whatever is there. At an array's end
+`load_some` and `store_some` touch the first few numbers only.
+
+Imports Numba: only `kernels.jit` imports this file, where a compiled function uses it.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import (
+    intrinsic,
+    lower_builtin,
+    models,
+    overload,
+    register_jitable,
+    register_model,
+)
+
+BYTES = 64
+
+
+class Line(types.Type):
+    """Numba's type of a vector: `lanes` numbers of `dtype`."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        self.lanes = BYTES * 8 // dtype.bitwidth
+        super().__init__(f"Line({dtype})")
+
+
+class Truth(types.Type):
+    """What comparing two lines makes: a bit for each number."""
+
+    def __init__(self, lanes):
+        self.lanes = lanes
+        super().__init__(f"Truth({lanes})")
+
+
+@register_model(Truth)
+class _TruthModel(models.PrimitiveModel):
+    def __init__(self, manager, truth):
+        super().__init__(manager, truth, ir.VectorType(ir.IntType(1), truth.lanes))
+
+
+@register_model(Line)
+class _LineModel(models.PrimitiveModel):
+    def __init__(self, manager, line):
+        element = manager[line.dtype].get_value_type()
+        super().__init__(manager, line, ir.VectorType(element, line.lanes))
+
+
+@intrinsic
+def load(typing, array, i):
+    """The numbers x[i], x[i + 1], ... of a flat array."""
+    line = Line(array.dtype)
+
+    def emit(context, builder, sig, args):
+        return builder.load(_address(context, builder, sig, args), align=array.dtype.bitwidth // 8)
+
+    return line(array, types.intp), emit
+
+
+@intrinsic
+def store(typing, array, i, line):
+    """Write a line to x[i], x[i + 1], ... of a flat array."""
+
+    def emit(context, builder, sig, args):
+        at = _address(context, builder, sig, args)
+        builder.store(args[2], at, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, line), emit
+
+
+@intrinsic
+def load_some(typing, array, i, count):
+    """The numbers x[i], ..., x[i + count - 1], then zeros; count < lanes."""
+    line = Line(array.dtype)
+
+    def emit(context, builder, sig, args):
+        at = _address(context, builder, sig, args)
+        vector = context.get_value_type(line)
+        masked = _function(
+            builder, f"masked.load.{_suffix(line)}.p0", vector,
+            [at.type, ir.IntType(32), ir.VectorType(ir.IntType(1), line.lanes), vector],
+        )  # fmt: skip
+        size = ir.IntType(32)(array.dtype.bitwidth // 8)
+        some = _first(builder, args[2], line.lanes)
+        return builder.call(masked, [at, size, some, context.get_constant_null(line)])
+
+    return line(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_some(typing, array, i, line, count):
+    """Write the first `count` numbers of a line to x[i], ..., x[i + count - 1]."""
+
+    def emit(context, builder, sig, args):
+        at = _address(context, builder, sig, args)
+        vector = context.get_value_type(line)
+        masked = _function(
+            builder, f"masked.store.{_suffix(line)}.p0", ir.VoidType(),
+            [vector, at.type, ir.IntType(32), ir.VectorType(ir.IntType(1), line.lanes)],
+        )  # fmt: skip
+        size = ir.IntType(32)(array.dtype.bitwidth // 8)
+        builder.call(masked, [args[2], at, size, _first(builder, args[3], line.lanes)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, line, types.intp), emit
+
+
+def get(x, i, count):
+    """The first `count` numbers of the line at x[i] (None: all of them), then zeros."""
+    raise NotImplementedError("for compiled functions only")
+
+
+@overload(get)
+def _get(x, i, count):
+    if isinstance(count, types.NoneType):
+        return lambda x, i, count: load(x, i)
+    lanes = Line(x.dtype).lanes
+    return lambda x, i, count: load(x, i) if count == lanes else load_some(x, i, count)
+
+
+@register_jitable
+def put(x, i, line, count):
+    """Write the first `count` numbers of a line, which may be all (None: all)."""
+    if count is None or count == BYTES // x.itemsize:
+        store(x, i, line)
+    else:
+        store_some(x, i, line, count)
+
+
+@intrinsic
+def above(typing, a, b):
+    """Where a > b, or one of them is NaN."""
+
+    def emit(context, builder, sig, args):
+        return builder.fcmp_unordered(">", *args)
+
+    return Truth(a.lanes)(a, b), emit
+
+
+@intrinsic
+def where(typing, truth, a, b):
+    """Where true the number of line a, else that of b."""
+
+    def emit(context, builder, sig, args):
+        return builder.select(*args)
+
+    return a(truth, a, b), emit
+
+
+@intrinsic
+def zeros(typing, array):
+    """A line of zeros of the array's dtype."""
+    line = Line(array.dtype)
+
+    def emit(context, builder, sig, args):
+        return context.get_constant_null(line)
+
+    return line(array), emit
+
+
+@intrinsic
+def zeros_like(typing, line):
+    """A line of zeros."""
+
+    def emit(context, builder, sig, args):
+        return context.get_constant_null(line)
+
+    return line(line), emit
+
+
+@intrinsic
+def splat(typing, number):
+    """A line of one number, repeated."""
+    line = Line(number)
+
+    def emit(context, builder, sig, args):
+        return _repeat(builder, args[0], line.lanes)
+
+    return line(number), emit
+
+
+@intrinsic
+def repeat(typing, array, i):
+    """A line of x[i], repeated; not checked either."""
+    line = Line(array.dtype)
+
+    def emit(context, builder, sig, args):
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return _repeat(builder, builder.load(builder.gep(data, [args[1]])), line.lanes)
+
+    return line(array, types.intp), emit
+
+
+@intrinsic
+def fma(typing, a, b, c):
+    """a·b + c"""
+
+    def emit(context, builder, sig, args):
+        return _call(builder, "fma", a, args)
+
+    return a(a, b, c), emit
+
+
+@intrinsic
+def sqrt(typing, a):
+    def emit(context, builder, sig, args):
+        return _call(builder, "sqrt", a, args)
+
+    return a(a), emit
+
+
+@intrinsic
+def total(typing, a):
+    """The sum of a line's numbers."""
+
+    def emit(context, builder, sig, args):
+        lanes = [builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(a.lanes)]
+        while len(lanes) > 1:
+            lanes = [builder.fadd(x, y) for x, y in zip(lanes[::2], lanes[1::2])]
+        return lanes[0]
+
+    return a.dtype(a), emit
+
+
+@register_jitable
+def tanh(x):
+    """Of a float32 line, right to 3e-7 (relative). A quotient of two polynomials in x², fitted to
+    the smallest relative error up to 8, beyond which tanh is 1 to float32's precision."""
+    limit = splat(np.float32(8))
+    x = where(x > limit, limit, x)
+    x = where(zeros_like(x) - limit > x, zeros_like(x) - limit, x)
+    s = x * x
+    p = fma(s, splat(np.float32(2.3508578574e-11)), splat(np.float32(-1.4704211393e-8)))
+    p = fma(s, p, splat(np.float32(9.8786576324e-6)))
+    p = fma(s, p, splat(np.float32(2.9858616901e-3)))
+    p = fma(s, p, splat(np.float32(0.12979223183)))
+    p = fma(s, p, splat(np.float32(0.99999998108)))
+    q = fma(s, splat(np.float32(2.3720319960e-4)), splat(np.float32(0.024027923604)))
+    q = fma(s, q, splat(np.float32(0.46312539223)))
+    q = fma(s, q, splat(np.float32(1)))
+    return x * p / q
+
+
+@register_jitable
+def sigmoid(x):
+    """1 / (1 + exp(-x)) of a float32 line, right to 2e-7 (absolute)."""
+    half = splat(np.float32(0.5))
+    return fma(half, tanh(half * x), half)
+
+
+def _operator(function, kind, emit):
+    """Let Numba know `function` of two values of one type, a Line or a Truth."""
+
+    @infer_global(function)
+    class Typing(AbstractTemplate):
+        def generic(self, args, kws):
+            if len(args) == 2 and isinstance(args[0], kind) and args[0] == args[1]:
+                compares = function in (operator.gt, operator.eq, operator.ne)
+                return signature(Truth(args[0].lanes) if compares else args[0], *args)
+
+    @lower_builtin(function, kind, kind)
+    def lower(context, builder, sig, args):
+        return emit(builder, *args)
+
+
+_operator(operator.add, Line, lambda builder, a, b: builder.fadd(a, b))
+_operator(operator.sub, Line, lambda builder, a, b: builder.fsub(a, b))
+_operator(operator.mul, Line, lambda builder, a, b: builder.fmul(a, b))
+_operator(operator.truediv, Line, lambda builder, a, b: builder.fdiv(a, b))
+_operator(operator.gt, Line, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+_operator(operator.eq, Line, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
+_operator(operator.ne, Line, lambda builder, a, b: builder.fcmp_unordered("!=", a, b))
+_operator(operator.and_, Truth, lambda builder, a, b: builder.and_(a, b))
+_operator(operator.or_, Truth, lambda builder, a, b: builder.or_(a, b))
+
+
+def _address(context, builder, sig, args):
+    """Pointer to the line that begins at number i of the array."""
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    start = builder.gep(array.data, [args[1]])
+    vector = context.get_value_type(Line(sig.args[0].dtype))
+    return builder.bitcast(start, vector.as_pointer())
+
+
+def _repeat(builder, number, lanes):
+    """The same number in every lane."""
+    index = ir.IntType(32)
+    vector = ir.VectorType(number.type, lanes)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, index(0))
+    return builder.shuffle_vector(
+        first, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(index, lanes), None)
+    )
+
+
+def _first(builder, count, lanes):
+    """True for the first `count` lanes."""
+    index = ir.VectorType(count.type, lanes)
+    numbers = ir.Constant(index, list(range(lanes)))
+    return builder.icmp_signed("<", numbers, _repeat(builder, count, lanes))
+
+
+def _call(builder, name, line, args):
+    """Call LLVM's own function `name` on lines."""
+    function = _function(builder, f"{name}.{_suffix(line)}", args[0].type, [a.type for a in args])
+    return builder.call(function, args)
+
+
+def _function(builder, name, returns, arguments):
+    kind = ir.FunctionType(returns, arguments)
+    return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")
+
+
+def _suffix(line):
+    return f"v{line.lanes}f{line.dtype.bitwidth}"

@@ -1,0 +1,161 @@
+"""Compiled rungs on more than a line of channels, on several threads' parts, and beside memory that
+must not be touched."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from guard_pages import guarded, guarded_modules
+
+import kernels
+from kernels.jit import problem, simd
+
+pytestmark = pytest.mark.skipif(problem() is not None, reason=str(problem()))
+
+POOL = "max_pool2d max_pool2d_grad max_pool2d_pick avg_pool2d avg_pool2d_grad".split()
+DEPTHWISE = "conv2d conv2d_input_grad conv2d_weight_grad".split()
+RUNGS = {"conv2d": ("depthwise", "shifts")}  # others: compiled, and array to compare with
+
+
+def pool_cases():
+    for c in (3, 16, 17, 40):
+        for size, stride, padding in [(2, 2, 0), (3, 2, 1), ((2, 3), 1, "same"), (2, 3, 0)]:
+            x = np.random.default_rng(c).integers(0, 4, (2, 7, 9, c)) / 4
+            g = np.random.default_rng(1).standard_normal(
+                kernels.avg_pool2d(x, size, stride, padding).shape
+            )
+            firsts = (x,), (g, x), (x + 1, x), (x,), (g, x.shape)
+            for name, first in zip(POOL, firsts):
+                yield name, (*first, size, stride, padding)
+
+
+def depthwise_cases():
+    for c, m in ((3, 1), (16, 1), (17, 1), (33, 1), (6, 3)):
+        for k, stride, padding, dilation in [
+            (3, 1, 1, 1), ((2, 5), (1, 2), ((2, 0), (1, 3)), (2, 1)), (6, 1, 0, 1), (1, 3, 2, 1),
+        ]:  # fmt: skip
+            rng = np.random.default_rng(c)
+            kernel = k if isinstance(k, tuple) else (k, k)
+            x, w = rng.standard_normal((2, 9, 11, c)), rng.standard_normal((*kernel, 1, c * m))
+            arguments = stride, padding, dilation, c
+            g = rng.standard_normal(kernels.conv2d(x, w, *arguments).shape)
+            for name, first in zip(DEPTHWISE, ((x, w), (g, w, x.shape), (g, x, w.shape))):
+                yield name, (*first, *arguments)
+
+
+def cell_cases():
+    for cell, blocks in {"rnn": 1, "gru": 3, "lstm": 4}.items():
+        for n, t, u in [(1, 3, 16), (7, 2, 17), (13, 4, 40), (12, 1, 33), (2, 0, 3), (0, 2, 3)]:
+            for gate, masked in [(None, False), ((0.9, 1.0), True), ((1.0, 0.2), False)]:
+                rng = np.random.default_rng(u)
+                xw = rng.standard_normal((n, t, blocks * u))
+                first = rng.standard_normal((2 if cell == "lstm" else 1, n, u))
+                weights = [rng.standard_normal((u, blocks * u)) / np.sqrt(u)]
+                if cell == "gru":
+                    weights.append(rng.standard_normal(blocks * u))
+                mask = rng.random((n, t)) < 0.7 if masked else None
+                inputs = xw, *first, *weights
+                yield cell, (*inputs, mask, gate)
+                states = kernels.ladders()[cell](*inputs, mask, gate)
+                g = rng.standard_normal(states.shape)
+                yield cell + "_grad", (g, states, *inputs, mask, gate)
+
+
+CASES = {"pool": pool_cases, "depthwise": depthwise_cases, "cells": cell_cases}
+
+
+def run(name, arguments, rung, convert):
+    """The results of a rung on converted arrays, as a tuple."""
+    op = kernels.ladders()[name]
+    normal = op.contract(*arguments)
+    converted = [convert(a) if isinstance(a, np.ndarray) and a.dtype != bool else a for a in normal]
+    result = op.rungs[rung](*converted)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def rungs(name):
+    return RUNGS.get(name.split("_")[0], ("compiled", "array"))
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_wide_arrays_equal_the_array_rung(cases):
+    for name, arguments in CASES[cases]():
+        fast, slow = rungs(name)
+        got = run(name, arguments, fast, lambda a: a.astype(np.float32))
+        want = run(name, arguments, slow, lambda a: a)
+        for a, b in zip(got, want, strict=True):
+            assert a.dtype == np.float32
+            tolerance = 3e-6 * np.abs(b).max(initial=1)
+            np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_bands_of_rows(monkeypatch):
+    import importlib
+
+    module = importlib.import_module("kernels.conv2d.depthwise")
+    for size in (1, 5000, 20000):
+        monkeypatch.setattr(module, "FRAME_BYTES", size)
+        for name, arguments in depthwise_cases():
+            for a, b in zip(*(run(name, arguments, rung, np.array) for rung in rungs(name))):
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("function, tolerance", [("tanh", 4e-7), ("sigmoid", 0)])
+def test_functions_of_lines(function, tolerance):
+    ends = [np.inf, -np.inf]
+    x = np.concatenate([np.linspace(-20, 20, 100_001), np.geomspace(1e-30, 1, 999), ends])
+    x = np.resize(x, -(-len(x) // 16) * 16).astype(np.float32)
+    y = apply(function)(x)
+    exact = np.tanh(x.astype(float)) if function == "tanh" else 1 / (1 + np.exp(-x.astype(float)))
+    np.testing.assert_allclose(y, exact, rtol=tolerance, atol=1e-37 if tolerance else 2e-7)
+    assert np.isnan(apply(function)(np.full(16, np.nan, np.float32))).all()
+
+
+def apply(name):
+    import numba
+
+    lines, function = simd.resolve(), getattr(simd.resolve(), name)
+
+    @numba.njit
+    def loop(x, y):
+        for i in range(0, x.size, 16):
+            lines.store(y, i, function(lines.load(x, i)))
+
+    def whole(x):
+        y = np.empty_like(x)
+        loop(x, y)
+        return y
+
+    return whole
+
+
+def guard():
+    """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
+    names = "pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells"
+    modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
+    for cases in CASES.values():
+        for name, arguments in cases():
+            for at_end in (True, False):
+                with guarded_modules(*modules, at_end=at_end):
+                    run(name, arguments, rungs(name)[0],
+                        lambda a: guarded(a.astype(np.float32), at_end))  # noqa: B023
+    for size in (1, 16, 50, 2**14 + 5):
+        for at_end in (True, False):
+            w, g, m, v = (guarded(np.ones(size, np.float32), at_end) for _ in range(4))
+            kernels.adam(w, g, m, v, 0.1, 1)
+    print("untouched")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages need Linux")
+def test_no_access_outside_of_the_arrays():
+    here = pathlib.Path(__file__).parent
+    paths = [here, here.parent, here.parent.parent, os.environ.get("PYTHONPATH", "")]
+    result = subprocess.run(
+        [sys.executable, "-c", "import test_kernels_compiled as t; t.guard()"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert result.stdout.strip() == "untouched", (result.returncode, result.stderr)

@@ -1,0 +1,228 @@
+"""The compiled convolutions: against the formula, next to guarded memory, and what they refuse."""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from guard_pages import guarded, guarded_modules
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kernels
+from kernels import conv2d, conv2d_input_grad, conv2d_weight_grad
+from kernels.conv2d import output_shape
+from kernels.jit import problem
+
+pytestmark = pytest.mark.skipif(problem() is not None, reason=str(problem()))
+direct, winograd = map(
+    importlib.import_module, ("kernels.conv2d.direct", "kernels.conv2d.winograd")
+)
+
+
+def case(n, h, w, c, o, kernel, seed=0, **arguments):
+    """(x, w, g, arguments) in float32."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, h, w, c)).astype(np.float32)
+    w = rng.standard_normal((*kernel, c, o)).astype(np.float32)
+    shape = output_shape(x.shape, w.shape, **arguments)
+    return x, w, rng.standard_normal(shape).astype(np.float32), arguments
+
+
+def three(rung, x, w, g, arguments):
+    """What `rung` (a name) makes of the three contractions, whatever its `needs` says."""
+    return [
+        op.rungs[rung](*op.contract(*args, **arguments))
+        for op, args in [
+            (conv2d, (x, w)),
+            (conv2d_input_grad, (g, w, x.shape)),
+            (conv2d_weight_grad, (g, x, w.shape)),
+        ]
+    ]
+
+
+def check(rung, case, tolerance):
+    x, w, g, arguments = case
+    exact = three("im2col", *(a.astype(np.float64) for a in (x, w, g)), arguments)
+    for got, want in zip(three(rung, *case), exact, strict=True):
+        assert got.dtype == np.float32 and got.shape == want.shape
+        largest = np.abs(want).max(initial=1)
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * largest)
+
+
+@st.composite
+def cases(draw):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    side = st.tuples(st.integers(0, 5), st.integers(0, 5))
+    padding = draw(st.tuples(side, side))
+    reach = [(k - 1) * d for k, d in zip(kernel, dilation)]
+    h, w = (draw(st.integers(1 + r, 12 + r)) for r in reach)
+    c, o = draw(st.integers(0, 9)), draw(st.integers(0, 35))
+    arguments = {"stride": stride, "padding": padding, "dilation": dilation}
+    return case(draw(st.integers(0, 3)), h, w, c, o, kernel, draw(st.integers(0, 99)), **arguments)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.sampled_from([1, 7, 256]))
+def test_direct_equals_the_exact_result(case, pixels):
+    with pytest.MonkeyPatch.context() as patch:  # blocks of a row, of some rows, of images
+        patch.setattr(direct, "PIXELS", pixels)
+        check("direct", case, 2e-6)
+
+
+def test_direct_equals_the_formula():
+    x, w, g, arguments = case(1, 6, 7, 2, 3, (3, 2), stride=2, padding=((2, 0), (1, 1)))
+    for got, want in zip(three("direct", x, w, g, arguments), three("formula", x, w, g, arguments)):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+def test_direct_takes_any_strides_in_memory():
+    x, w, g, arguments = case(2, 9, 9, 5, 7, (3, 3), padding=1)
+    apart = [np.asfortranarray(a)[::1] for a in (x, w, g)]
+    for array in apart:
+        array.flags.writeable = False
+    for got, want in zip(three("direct", *apart, arguments), three("direct", x, w, g, arguments)):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_long_sums_are_exact_to_a_millionth():
+    check("direct", case(8, 40, 40, 24, 16, (3, 3)), 1e-6)
+
+
+@st.composite
+def cases_3x3(draw):
+    side = st.tuples(st.integers(0, 5), st.integers(0, 5))
+    limits = [(0, 3), (3, 19), (3, 19), (0, 35), (0, 35)]
+    n, h, w, c, o = (draw(st.integers(*between)) for between in limits)
+    padding = draw(st.tuples(side, side))
+    return case(n, h, w, c, o, (3, 3), draw(st.integers(0, 99)), padding=padding)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases_3x3(), st.sampled_from([(6, 6), (6, 12), (24, 48)]))
+def test_winograd_equals_the_exact_result(case, tiles):
+    with pytest.MonkeyPatch.context() as patch:  # blocks of few tiles, of many
+        patch.setattr(winograd, "FEWEST", tiles[0])
+        patch.setattr(winograd, "MOST", tiles[1])
+        check("winograd", case, 1e-5)
+
+
+@pytest.mark.parametrize("channels, tolerance", [(16, 5e-6), (64, 8e-6), (256, 2e-5)])
+def test_the_stated_error_of_winograd(channels, tolerance):
+    check("winograd", case(4, 18, 18, channels, 16, (3, 3)), tolerance)
+
+
+def test_winograd_equals_the_formula():
+    x, w, g, arguments = case(1, 5, 7, 2, 3, (3, 3), padding=((2, 0), (1, 1)))
+    exact = three("formula", x, w, g, arguments)
+    for got, want in zip(three("winograd", x, w, g, arguments), exact):
+        np.testing.assert_allclose(got, want, rtol=0, atol=4e-6 * np.abs(want).max())
+
+
+def explain_all(x, w, g, arguments):
+    return [
+        kernels.explain(op, *args, **arguments)
+        for op, args in [
+            (conv2d, (x, w)),
+            (conv2d_input_grad, (g, w, x.shape)),
+            (conv2d_weight_grad, (g, x, w.shape)),
+        ]
+    ]
+
+
+def test_winograd_is_chosen_where_it_is_faster():
+    size = (2, 20, 20, 16, 16, (3, 3))
+    assert {e.chosen for e in explain_all(*case(*size, padding=1))} == {"winograd"}
+    for change in ({"stride": 2}, {"dilation": 2}):
+        for explanation in explain_all(*case(*size, **change)):
+            assert explanation.chosen == "direct"
+            assert explanation.refused["winograd"] == "stride 1 and dilation 1 only"
+    reasons = {
+        (2, 20, 20, 16, 16, (3, 2)): "3x3 kernels only",
+        (2, 20, 20, 8, 8, (3, 3)): "8 to 8 channels: the transforms cost more",
+        (1, 14, 14, 64, 64, (3, 3)): "9 tiles of 4x4 pixels, fewer than 16",
+    }
+    for size, reason in reasons.items():
+        assert reason in explain_all(*case(*size))[0].refused["winograd"]
+    x, w, _, _ = case(2, 20, 20, 16, 16, (3, 3))
+    assert kernels.explain(conv2d, x.astype(float), w.astype(float)).chosen == "im2col"
+
+
+def test_results_do_not_depend_on_what_memory_held():
+    """Not even NaN in it."""
+    def full(shape, dtype=float):
+        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
+
+    for name, module in (("direct", direct), ("winograd", winograd)):
+        arguments = case(3, 11, 10, 5, 19, (3, 3), padding=1)
+        exact = three(name, *arguments)
+        with pytest.MonkeyPatch.context() as patch:
+            fake = type("FakeNumPy", (), {"__getattr__": lambda _, key: getattr(np, key)})()
+            fake.empty = full
+            patch.setattr(module, "np", fake)
+            patch.setattr(module, "aligned", lambda shape: full(shape, np.float32))
+            for got, want in zip(three(name, *arguments), exact):
+                np.testing.assert_array_equal(got, want)
+
+
+def test_direct_is_chosen_where_it_is_faster():
+    x, w, g, arguments = case(2, 40, 40, 16, 16, (3, 3), stride=2)
+    assert {e.chosen for e in explain_all(x, w, g, arguments)} == {"direct"}
+    refused = kernels.explain(conv2d, x.astype(np.float64), w.astype(np.float64)).refused
+    assert refused["direct"] == "float32 only"
+    refused = kernels.explain(conv2d, x, w[:, :, :8], groups=2).refused
+    assert refused["direct"] == "one group only"
+    refused = kernels.explain(conv2d, x[:1, :9, :9], w).refused
+    assert "fewer than 131,072 multiplications" in refused["direct"]
+    refused = kernels.explain(conv2d, x, w[..., :1]).refused
+    assert "1 columns fill a part" in refused["direct"]
+
+
+def guard(rung):
+    """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
+    rng = np.random.default_rng(1)
+    module = {"direct": direct, "winograd": winograd}[rung]
+    for _ in range(60):
+        kernel, stride, dilation = (3, 3), 1, (1, 1)
+        if rung == "direct":
+            kernel, stride = tuple(rng.integers(1, 4, 2)), tuple(map(int, rng.integers(1, 3, 2)))
+            dilation = tuple(map(int, rng.integers(1, 3, 2)))
+        h, w = (int(rng.integers(1 + (k - 1) * d, 14 + k)) for k, d in zip(kernel, dilation))
+        arguments = {"stride": stride, "padding": int(rng.integers(0, 3)), "dilation": dilation}
+        n, c, o = (int(rng.integers(1, most)) for most in (3, 20, 40))
+        x, w, g, _ = case(n, h, w, c, o, kernel, **arguments)
+        for at_end in (True, False):
+            module.aligned = lambda shape: module.np.empty(shape, np.float32)
+            with guarded_modules(module, at_end=at_end):
+                three(rung, *(guarded(a, at_end) for a in (x, w, g)), arguments)
+    print("untouched")
+
+
+def in_a_process(code):
+    here = pathlib.Path(__file__).parent
+    paths = [here, here.parent, here.parent.parent, os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    command = [sys.executable, "-c", f"import test_kernels_direct as t; {code}"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages need Linux")
+@pytest.mark.parametrize("rung", ["direct", "winograd"])
+def test_no_access_outside_of_the_arrays(rung):
+    result = in_a_process(f"t.guard({rung!r})")
+    assert result.stdout.strip() == "untouched", (result.returncode, result.stderr)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages need Linux")
+def test_guard_pages_catch_what_they_should():
+    result = in_a_process(
+        "import ctypes; a = t.guarded(t.np.ones(5)); ctypes.memset(a.ctypes.data, 0, 41)"
+    )
+    assert result.returncode < 0  # killed by a signal

@@ -121,7 +121,8 @@ def main():
             where = "cpu" if rung.device == "cpu" else device
             small = example_for(rung, op, where, large=False)
             if small is None:
-                print(f"  {rung.name:<10} {where:<5} cannot run here")
+                wide = on_device(op.contract(*example(name, False, wide=True)), "cpu", np.float32)
+                print(f"  {rung.name:<10} {where:<5} cannot run here: {rung.refusal(where, wide)}")
                 continue
             expected = op.rungs["formula"](*on_device(small, "cpu"))
             error = largest_error(rung, small, expected, where)

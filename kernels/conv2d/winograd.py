@@ -97,7 +97,7 @@ def _blocks(size, c, o):
 @jit(parallel=True)
 def _output(x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows):
     parts = len(xs)
-    c, o = x_shape[3], y_shape[3]
+    c = x_shape[3]
     for part in prange(parts):
         _kernel_points(w, c, points, np.int64(part), parts)
     for part in prange(parts):

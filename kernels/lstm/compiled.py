@@ -38,7 +38,6 @@ def compiled(xw, h0, c0, R, mask, gate):
 @rung(lstm_grad, device="cpu", why="one kernel for all steps backward, matrix products around it")
 def compiled(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
     n, steps, _ = xw.shape
-    units = h0.shape[1]
     h_before, c_before = before(np, states[0], h0), before(np, states[1], c0)
     da = (rows(h_before) @ R).reshape(xw.shape)  # (N, T, 4U)
     da += xw

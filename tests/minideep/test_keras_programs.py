@@ -8,6 +8,8 @@ import re
 import numpy as np
 import pytest
 
+import kernels
+
 os.environ.setdefault("KERAS_BACKEND", "torch")
 pytest.importorskip("sklearn")
 
@@ -51,7 +53,9 @@ def _set_precision(keras, dtype):
     # In float32 the CNN's training is chaotic: rounding decides a ReLU near 0 or a tie of the pool,
     # and Adam makes a full step of it. Keras leaves its own curve by up to 3e-3 within 20 steps when
     # its first weights are changed by 1e-7. Double precision compares all steps, single the first.
-    ("keras_cnn", "float64", 20), ("keras_cnn", "float32", 2)])
+    ("keras_cnn", "float64", 20), ("keras_cnn", "float32", 4)])
+# im2col's sums are rounded much as PyTorch's are; those of the compiled rungs, as exact, otherwise.
+@kernels.use(conv2d="im2col", conv2d_input_grad="im2col", conv2d_weight_grad="im2col")
 def test_outputs_and_20_training_steps_as_in_keras(name, dtype, steps):
     pytest.importorskip("torch")
     keras = pytest.importorskip("keras")

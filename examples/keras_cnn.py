@@ -29,10 +29,10 @@ def make_model(size=224):
 
 
 def load_data(size):
-    """Images (1797, size, size, 3) in [0, 1], 8 x 8 pixels made larger; labels (1797, 1), 1 for odd."""
+    """Images (1797, size, size, 3) in [-0.5, 0.5], made of 8 x 8 pixels; labels (1797, 1), 1 for odd."""
     images, digits = load_digits(return_X_y=True)
     pixel = np.arange(size) * 8 // size
-    images = images.reshape(-1, 8, 8)[:, pixel][:, :, pixel] / 16
+    images = images.reshape(-1, 8, 8)[:, pixel][:, :, pixel] / 16 - 0.5
     x = np.repeat(images[..., None], 3, axis=-1).astype('float32')
     return x, (digits % 2).astype('float32').reshape(-1, 1)
 

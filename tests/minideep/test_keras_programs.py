@@ -14,7 +14,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 pytest.importorskip("sklearn")
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
-PROGRAMS = {"keras_cnn": (24,), "keras_lstm": (), "keras_lstm_two_layers": ()}
+PROGRAMS = {"keras_cnn": (32,), "keras_lstm": (), "keras_lstm_two_layers": ()}
 CORPUS = {name: (EXAMPLES / f"{name}.py").read_text() for name in PROGRAMS}
 
 
@@ -50,10 +50,10 @@ def _set_precision(keras, dtype):
 @pytest.mark.parametrize("name, dtype, steps", [
     ("keras_lstm", "float32", 20), ("keras_lstm_two_layers", "float32", 20),
     ("keras_lstm", "float64", 20), ("keras_lstm_two_layers", "float64", 20),
-    # In float32 the CNN's training is chaotic: rounding decides a ReLU near 0 or a tie of the pool,
-    # and Adam makes a full step of it. Keras leaves its own curve by up to 3e-3 within 20 steps when
-    # its first weights are changed by 1e-7. Double precision compares all steps, single the first.
-    ("keras_cnn", "float64", 20), ("keras_cnn", "float32", 4)])
+    # In float32 training can be chaotic: rounding decides a ReLU near 0 or a tie of the pool, and Adam
+    # makes a full step of it. These batches are calm: change Keras's first weights by 1e-7, and its
+    # curve moves by 1e-5 in 20 steps. With batches of 32 it moves by 1e-3, and so do we beside it.
+    ("keras_cnn", "float64", 20), ("keras_cnn", "float32", 20)])
 # im2col's sums are rounded much as PyTorch's are; those of the compiled rungs, as exact, otherwise.
 @kernels.use(conv2d="im2col", conv2d_input_grad="im2col", conv2d_weight_grad="im2col")
 def test_outputs_and_20_training_steps_as_in_keras(name, dtype, steps):

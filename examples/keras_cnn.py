@@ -42,6 +42,6 @@ if __name__ == '__main__':
     x, y = load_data(size)
     model = make_model(size)
     model.summary()
-    model.fit(x[:1437], y[:1437], epochs=2, batch_size=32, validation_data=(x[1437:], y[1437:]))
+    model.fit(x[:1437], y[:1437], epochs=4, batch_size=32, validation_data=(x[1437:], y[1437:]))
     loss, accuracy = model.evaluate(x[1437:], y[1437:])
     print(f'accuracy on the last 360 digits: {accuracy:.3f}')

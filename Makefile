@@ -1,12 +1,12 @@
 # make demo    track an object in each of two bundled videos
-# make test    the tests (make test-all: the long ones too; test-numba: compiled kernels; test-gpu: on a GPU)
+# make test    the tests (make test-all: the long ones too; test-gpu: on a GPU)
 # Everything is installed into .venv on the first call; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
 PEERS ?=
 BIN = .venv/bin
 
-.PHONY: demo test test-all test-numba test-gpu lint clean
+.PHONY: demo test test-all test-gpu lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m tracker demo
@@ -19,11 +19,6 @@ test: .venv/installed-dev
 
 test-all: .venv/installed-dev
 	$(TEST) --run-slow -m "not gpu"
-
-# The kernels once more, with the rungs that Numba compiles.
-test-numba: .venv/installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[numba]'
-	$(TEST) tests/kernels
 
 test-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -m gpu

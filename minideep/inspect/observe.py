@@ -1,0 +1,166 @@
+"""Looking on while a program runs: every op, every vjp, every layer.
+
+The engine has no hooks for this and pays nothing for it: while somebody looks, `Op.__call__`,
+`Op.pull` and `Layer.__call__` are replaced by ones that tell the observers of this thread what
+happened, and put back afterwards.
+"""
+
+import contextlib
+import threading
+import time
+import weakref
+
+from kernels import backend
+from minideep.autograd import Op
+from minideep.checks import user_line
+from minideep.layers.base import Layer
+from minideep.mode import mode
+
+_observers = []
+_inside = threading.local()  # .layers: the layers whose call() we are in, outermost first
+_originals = {}
+_lock = threading.Lock()
+
+
+class OpCall:
+    """An op that ran. inputs, out: tensors (inputs as they were given). layer: "model/dense", ""
+    outside of all layers. line: file:line of the user's program. within: the node whose vjp it was
+    a part of, None on the way forward. start, seconds: of time.perf_counter()."""
+
+    def __init__(self, op, inputs, attrs, out, start, seconds):
+        self.op, self.inputs, self.attrs, self.out = op, inputs, attrs, out
+        self.start, self.seconds = start, seconds
+        self.layer, self.line, self.within = "/".join(_layers()), user_line(), mode.pulled
+
+
+class Pull:
+    """A vjp that ran: of `node`, given the gradient `g` of its output; `pairs` as Op.pull's."""
+
+    def __init__(self, node, g, pairs, start, seconds):
+        self.node, self.g, self.pairs, self.start, self.seconds = node, g, pairs, start, seconds
+
+
+_notes = weakref.WeakKeyDictionary()  # node -> (layer, line), of the nodes made under observation
+
+
+def note(node):
+    """(layer, line) where the node was made; ("", None) if nobody looked on."""
+    return _notes.get(node, ("", node.where))
+
+
+def display_name(op):
+    return op.name.lstrip("_")
+
+
+@contextlib.contextmanager
+def observe(observer):
+    """Tell `observer` what runs inside: it has any of op_called(OpCall), pulled(Pull) and
+    layer_called(layer, name, x, y). Of this thread only; may be nested."""
+    observer.thread = threading.get_ident()
+    with _lock:
+        if not _observers:
+            _install()
+        _observers.append(observer)
+    try:
+        yield observer
+    finally:
+        with _lock:
+            _observers.remove(observer)
+            if not _observers:
+                _uninstall()
+
+
+@contextlib.contextmanager
+def unobserved():
+    """What an observer itself computes is not observed."""
+    before, _inside.quiet = getattr(_inside, "quiet", False), True
+    try:
+        yield
+    finally:
+        _inside.quiet = before
+
+
+def _install():
+    _originals.update(call=Op.__call__, pull=Op.pull, layer=Layer.__call__)
+    Op.__call__, Op.pull, Layer.__call__ = _op_call, _op_pull, _layer_call
+    for cls in _subclasses(Op):
+        if "pull" in vars(cls):  # a checkpoint's
+            _originals[cls] = cls.pull
+            cls.pull = _pull_like(cls.pull)
+
+
+def _uninstall():
+    Op.__call__, Op.pull, Layer.__call__ = (_originals.pop(k) for k in ("call", "pull", "layer"))
+    for cls in list(_originals):
+        cls.pull = _originals.pop(cls)
+
+
+def _subclasses(cls):
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def _layers():
+    if not hasattr(_inside, "layers"):
+        _inside.layers = []
+    return _inside.layers
+
+
+def _tell(what, *args):
+    for observer in list(_observers):
+        if observer.thread == threading.get_ident():
+            tell = getattr(observer, what, None)
+            if tell is not None:
+                tell(*args)
+
+
+def _quiet():
+    return getattr(_inside, "quiet", False)
+
+
+def _clock(array=None):
+    if array is not None and backend.device_of(array) == "cuda":  # kernels run on after the call
+        backend.array_module(array).cuda.get_current_stream().synchronize()
+    return time.perf_counter()
+
+
+def _op_call(self, *inputs, **attrs):
+    if _quiet():
+        return _originals["call"](self, *inputs, **attrs)
+    start = _clock()
+    out = _originals["call"](self, *inputs, **attrs)
+    seconds = _clock(out.data) - start
+    call = OpCall(self, inputs, attrs, out, start, seconds)
+    if out.node is not None:
+        _notes[out.node] = call.layer, call.line
+    _tell("op_called", call)
+    return out
+
+
+def _pull_like(original):
+    def pull(self, node, g):
+        if _quiet():
+            return original(self, node, g)
+        start = _clock(g.data)
+        pairs = original(self, node, g)
+        seconds = _clock(g.data) - start
+        _tell("pulled", Pull(node, g, pairs, start, seconds))
+        return pairs
+    return pull
+
+
+def _op_pull(self, node, g):
+    return _pull_like(_originals["pull"])(self, node, g)
+
+
+def _layer_call(self, x, *args, **kwargs):
+    layers = _layers()
+    layers.append(self.name)
+    try:
+        y = _originals["layer"](self, x, *args, **kwargs)
+        if not _quiet():
+            _tell("layer_called", self, "/".join(layers), x, y)
+        return y
+    finally:
+        layers.pop()

@@ -1,0 +1,116 @@
+"""The way back, one op at a time."""
+
+import math
+
+from minideep.autograd import Node, seed_gradient
+from minideep.inspect.observe import display_name, note
+from minideep.mode import set_mode
+from minideep.tensor import Tensor
+
+__all__ = ["Step", "steps"]
+
+
+class Step:
+    """One op on the way back.
+
+    op: its name. shapes: {input: shape}. incoming: the gradient of its output, a tensor.
+    outgoing: {input: gradient} of the inputs that need one. layer, line: where the user's program
+    made the node ("" and None unless it ran inside `inspect.trace()`). node: the graph's own.
+    """
+
+    def __init__(self, node, incoming, pairs):
+        self.node, self.op, self.incoming = node, display_name(node.op), incoming
+        self.layer, self.line = note(node)
+        names = input_names(node)
+        self.shapes = {name: shape for name, (shape, _) in zip(names, node.likes)}
+        # A vjp gives its gradients in the order of the inputs; an edge may stand there twice.
+        self.outgoing, rest = {}, list(pairs)
+        for name, edge in zip(names, node.edges):
+            if edge is not None and rest and rest[0][0] is edge:
+                self.outgoing[name] = rest.pop(0)[1]
+
+    @property
+    def norms(self):
+        """L2 norms: {"incoming": ..., input: ...}."""
+        gradients = {"incoming": self.incoming, **self.outgoing}
+        return {name: norm(g) for name, g in gradients.items()}
+
+    def __str__(self):
+        incoming = f"gradient {self.incoming.shape}, norm {norm(self.incoming):.4g}"
+        lines = [f"{self.op}{f' in {self.layer}' if self.layer else ''} <- {incoming}"]
+        for name, g in self.outgoing.items():
+            lines.append(f"    {name} {g.shape}: norm {norm(g):.4g}")
+        lines.append(f"    made at {self.line or 'a line not noted: run it inside inspect.trace()'}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def norm(g):
+    """The L2 norm of a tensor, as a float."""
+    x = g.numpy().ravel()
+    return math.sqrt(float((abs(x.astype("complex128" if x.dtype.kind == "c" else "float64")) ** 2)
+                           .sum()))
+
+
+def input_names(node):
+    """A name for each input of the node: those of the op, numbered where it takes any number."""
+    if node.op.variadic:
+        return [f"{node.op.variadic}[{i}]" for i in range(len(node.likes))]
+    return node.op.inputs
+
+
+def steps(y, gradient=None):
+    """Go back from the tensor y one op at a time: a generator of `Step`.
+
+        for step in inspect.steps(loss):
+            print(step)
+
+    In the order of backward(): each op once, when all that used its output have passed their
+    gradients on. When the generator is exhausted the leaves have their `.grad`, as after
+    y.backward(); stopped before, they have none. The graph is kept, so it can be walked again.
+    gradient: what to start from, 1 for a scalar.
+    """
+    start = seed_gradient(y, gradient)
+    return _steps(y, start)
+
+
+def _steps(y, start):
+    root = y.node or y
+    waiting, stack = {}, [root]
+    while stack:  # how many consumers each node waits for
+        node = stack.pop()
+        waiting[node] = waiting.get(node, 0) + 1
+        if waiting[node] == 1 and type(node) is Node:
+            if node.edges is None:
+                raise RuntimeError("this graph was freed by an earlier backward(); give that pass "
+                                   "retain_graph=True, or compute the tensor again")
+            stack.extend(edge for edge in node.edges if edge is not None)
+    gradients, ready = {root: start}, [root]
+    while ready:
+        node = ready.pop()
+        if type(node) is not Node:
+            continue
+        g = _hooked(node, gradients.pop(node))
+        with set_mode(grad=False, pulled=node):
+            pairs = node.op.pull(node, g)
+        yield Step(node, g, pairs)
+        for edge, gx in pairs:
+            with set_mode(grad=False):
+                gradients[edge] = gradients[edge] + gx if edge in gradients else gx
+        for edge in node.edges:
+            if edge is not None:
+                waiting[edge] -= 1
+                if not waiting[edge] and edge in gradients:
+                    ready.append(edge)
+    for leaf, g in gradients.items():
+        if isinstance(leaf, Tensor):
+            g = _hooked(leaf, g)
+            leaf.grad = Tensor(g.data.copy()) if leaf.grad is None else Tensor(leaf.grad.data + g.data)
+
+
+def _hooked(edge, g):
+    for hook in list((edge.hooks or {}).values()):
+        changed = hook(g)
+        g = g if changed is None else changed
+    return g

@@ -5,7 +5,7 @@ import math
 
 from minideep.autograd import Node
 from minideep.inspect.observe import display_name, note
-from minideep.inspect.trace import memory, nodes_behind, short, size
+from minideep.inspect.trace import nodes_behind, short, size
 from minideep.tensor import Tensor
 
 __all__ = ["Graph", "graph"]

@@ -4,12 +4,10 @@ import contextlib
 import json
 import math
 import os
-import threading
 
 from kernels import backend
 from minideep.autograd import Node
 from minideep.inspect.observe import display_name, note, observe
-from minideep.inspect.steps import input_names
 from minideep.tensor import Tensor
 
 __all__ = ["Profile", "memory", "profile", "trace"]

@@ -3,7 +3,13 @@ import pickle
 import numpy as np
 import pytest
 
-from tracker.sequences import Sequence, find_sequences, read_boxes, read_sequence
+from tracker.sequences import (
+    Sequence,
+    find_sequences,
+    pick,
+    read_boxes,
+    read_sequence,
+)
 
 cv2 = pytest.importorskip("cv2")
 
@@ -30,7 +36,7 @@ def test_separators(tmp_path, line):
 
 
 @pytest.mark.parametrize("line", ["nan,nan,nan,nan", "NaN NaN NaN NaN", "0,0,0,0", "0 0 0 0",
-                                  "3,4,nan,5"])
+                                  "3,4,nan,5", "7,8,0,0", "1,2,0,4"])
 def test_absent(tmp_path, line):
     (tmp_path / "b.txt").write_text(f"1,2,3,4\n{line}\n0,0,9,9\n")
     boxes = read_boxes(tmp_path / "b.txt")
@@ -38,7 +44,7 @@ def test_absent(tmp_path, line):
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "1,2,3,4,5", "1,2,3,4,5,6,7,8", "x,y,w,h", "1,2,inf,4",
-                                  "1,2,0,4", "1,2,3,-4"])
+                                  "1,2,3,-4", "1;2;3;4;5;6"])
 def test_a_line_that_is_no_box_is_named(tmp_path, line):
     (tmp_path / "b.txt").write_text(f"1,2,3,4\n\n{line}\n")
     with pytest.raises(ValueError, match=rf"b\.txt, line 3: .*'{line}'"):
@@ -51,7 +57,7 @@ def test_notes_on_some_frames(tmp_path):
     assert boxes[0].tolist() == [1, 2, 3, 4] and boxes[3].tolist() == [5, 6, 7, 8]
     assert np.isnan(boxes).all(1).tolist() == [False, True, True, False, True]
     assert len(read_boxes(tmp_path / "b.txt")) == 4
-    with pytest.raises(ValueError, match="from 0 to 2.*got 0, 3"):
+    with pytest.raises(ValueError, match="from 0 to 2.*got '0, 3'"):
         read_boxes(tmp_path / "b.txt", frames=3)
     (tmp_path / "b.txt").write_text("0,1,2,3,4\n1,5,6,7\n")
     with pytest.raises(ValueError, match="line 2"):
@@ -110,6 +116,8 @@ def test_a_video_with_notes_on_some_frames(tmp_path):
     assert [round(frame.mean() / 30) for frame in sequence.frames] == [0, 1, 2, 3, 4, 5]
     assert round(sequence.frames[3].mean() / 30) == 3
     assert [round(frame.mean() / 30) for frame in sequence.head(2).frames] == [0, 1]
+    picked = pick(sequence.head(5).frames, [4, 1])
+    assert {i: round(frame.mean() / 30) for i, frame in picked.items()} == {1: 1, 4: 4}
     with pytest.raises(IndexError):
         sequence.frames[6]
     (tmp_path / "clip.boxes.txt").write_text("1,2,3,4\n" * 5)
@@ -118,9 +126,9 @@ def test_a_video_with_notes_on_some_frames(tmp_path):
 
 
 def test_errors_say_what_was_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist: expected NAME/ground"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist: expected the layout of OTB"):
         find_sequences(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no sequence in .*expected NAME/groundtruth"):
+    with pytest.raises(FileNotFoundError, match="no sequence in .*NAME/groundtruth"):
         find_sequences(tmp_path)
     (tmp_path / "file.txt").write_text("1,2,3,4")
     with pytest.raises(FileNotFoundError, match="no sequence in .*expected"):
@@ -142,3 +150,13 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (folder / "img" / "0002.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"cannot read the image .*0002\.png"):
         list(read_sequence(folder).frames)
+
+
+def test_the_fingerprint_of_frames_changes_with_the_files(tmp_path):
+    sequence = read_sequence(otb(tmp_path / "s", ["1,2,3,4"] * 3))
+    before = sequence.frames.fingerprint()
+    assert read_sequence(tmp_path / "s").frames.fingerprint() == before
+    assert sequence.head(2).frames.fingerprint() != before
+    assert sequence.head(2).frames.fingerprint() != sequence.head(1).frames.fingerprint()
+    cv2.imwrite(str(tmp_path / "s" / "img" / "0002.png"), np.zeros((24, 32, 3), np.uint8))
+    assert sequence.frames.fingerprint() != before

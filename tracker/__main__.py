@@ -95,27 +95,55 @@ def track(
             write_json(summary, json)
 
 
-@app.command()
-def train(
+train = typer.Typer(no_args_is_help=True, help="Train a tracker's network from scratch, with this "
+                    "project's own engine.")
+app.add_typer(train, name="train")
+
+Output = Annotated[Path, typer.Option(
+    metavar="DIR", help="Where weights, checkpoints and the log go.")]
+Steps = Annotated[int, typer.Option(min=1, metavar="N", help="Training steps.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides every random choice.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in DIR.")]
+
+
+@train.command("recurrent")
+def train_recurrent(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder with photos/ (pictures to render scenes from), train/ "
         "(annotated sequences, see evaluate), or both.")],
-    output: Annotated[Path, typer.Option(
-        metavar="DIR", help="Where weights, checkpoints and the log go.")] = Path("train-output"),
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Training steps.")] = 4000,
-    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
-    resume: Annotated[bool, typer.Option(
-        "--resume", help="Go on from the checkpoint in DIR.")] = False,
+    output: Output = Path("train-output"),
+    steps: Steps = 4000,
+    seed: Seed = 0,
+    resume: Resume = False,
     workers: Annotated[int, typer.Option(
         min=1, metavar="N", help="Processes that prepare the data.")] = 1,
     device: Device = None,
     json: Json = None,
 ):
-    """Train the recurrent tracker's network from scratch, with this project's own engine."""
+    """Train the whole network of the recurrent tracker."""
     with _user_errors():
         from tracker.training import train_command
         with _device(device, "recurrent"):
             train_command(data, output, steps, seed, resume, workers, json)
+
+
+@train.command("correlation")
+def train_correlation(
+    data: Annotated[Path, typer.Argument(
+        metavar="DATA", help="A folder with photos/ (pictures to cut targets from), clips/ (videos, "
+        "as more pictures), train/ (annotated sequences, see evaluate), or some of these.")],
+    output: Output = Path("train-output"),
+    steps: Steps = 6400,
+    seed: Seed = 0,
+    resume: Resume = False,
+    device: Device = None,
+    json: Json = None,
+):
+    """Train the features that the correlation tracker compares."""
+    with _user_errors():
+        from tracker.correlation_training import train_command
+        with _device(device, "correlation"):
+            train_command(data, output, steps, seed, resume, json)
 
 
 @app.command()

@@ -46,18 +46,25 @@ def filter_response(template, search, label, penalty, mask=None):
         raise ValueError(f"a template of {template.shape} (N, H, W, C) wants search maps of the same "
                          "shape, labels (N, H, W) or (H, W), penalties (N,) and masks (N, H, W) or "
                          f"None; got {shapes}")
-    return _filter_response(template, search, label, penalty, mask=mask)
+    return _filter_response(template, search, label, penalty, mask=mask, kept={})
 
 
 @op
-def _filter_response(x, z, label, penalty, *, mask):
-    """r = F⁻¹ Σc Z_c·H_c, H_c the filter's transform, masked"""
-    X, Y, D = _fit(x, label, penalty)
-    return _back((_forward(z) * _filter(X, Y / D, mask, x.shape)).sum(-1), x.shape)
+def _filter_response(x, z, label, penalty, *, mask, kept):
+    """r = F⁻¹ Σc Z_c·H_c, H_c the filter's transform, masked; kept: of use on the way back."""
+    X, Z, Y = _forward(x), _forward(z), _forward(label.reshape(-1, *x.shape[1:3], 1))
+    energy = (X.real ** 2 + X.imag ** 2).sum(-1, keepdims=True)         # (N, H, W/2+1, 1)
+    D = energy + penalty[:, None, None, None]
+    A = Y / D
+    H = X.conj() * A                                                    # (N, H, W/2+1, C)
+    if mask is not None:
+        H = _forward(mask[..., None] * _back(H, x.shape))
+    kept.update(X=X, Z=Z, A=A, D=D, H=H)
+    return _back((Z * H).sum(-1), x.shape)
 
 
 @_filter_response.joint_vjp
-def _filter_response_vjp(g, y, x, z, label, penalty, mask):
+def _filter_response_vjp(g, y, x, z, label, penalty, mask, kept):
     """With G = F(g), P_c the transform of the gradient with respect to f_c, A = Y/D and
     q = Re(A·conj(Σc P_c·X_c) / D):
 
@@ -67,39 +74,24 @@ def _filter_response_vjp(g, y, x, z, label, penalty, mask):
     """
     if grad_enabled():
         return vjp_by_recomputing(lambda *a: _response_in_ops(*a, mask), (x, z, label, penalty),
-                                   g)[0]
-    g, x, z, label, penalty = (t.data for t in (g, x, z, label, penalty))
-    shape = x.shape
-    X, Y, D = _fit(x, label, penalty)
-    A, G = Y / D, _forward(g)[..., None]                                # (N, H, W/2+1, 1)
-    dz = _back(G * _filter(X, A, mask, shape).conj(), shape)
-    P = G * _forward(z).conj()
+                                  g)[0]
+    X, Z, A, D, H = (kept[name] for name in "XZADH")
+    G = _forward(g.data)[..., None]                                     # (N, H, W/2+1, 1)
+    dz = _back(G * H.conj(), x.shape)
+    P = G * Z.conj()
     if mask is not None:
-        P = _forward(mask[..., None] * _back(P, shape))
+        P = _forward(mask[..., None] * _back(P, x.shape))
     PX = (P * X).sum(-1, keepdims=True) / D
     q = (A * PX.conj()).real
-    dx = _back(P.conj() * A - (2 * q) * X, shape)
-    dy = _back(PX[..., 0], shape)                                       # (N, H, W)
-    dy = dy if label.ndim == 3 else dy.sum(0)
-    twice = array_module(x).full(q.shape[2], 2, x.dtype)    # how often the half plane stands for
+    dx = _back(P.conj() * A - (2 * q) * X, x.shape)
+    dlabel = _back(PX[..., 0], x.shape)                                 # (N, H, W)
+    dlabel = dlabel if label.ndim == 3 else dlabel.sum(0)
+    twice = array_module(q).full(q.shape[2], 2, q.dtype)    # how often the half plane stands for
     twice[0] = 1                                            # each of the whole plane's frequencies
-    if shape[2] % 2 == 0:
+    if x.shape[2] % 2 == 0:
         twice[-1] = 1
-    dpenalty = -(q[..., 0] * twice).sum((1, 2)) / (shape[1] * shape[2])
-    return [Tensor(a) for a in (dx, dz, dy, dpenalty)]
-
-
-def _fit(x, label, penalty):
-    """X (N, H, W/2+1, C), Y and D (N, H, W/2+1, 1)."""
-    X = _forward(x)
-    energy = (X.real ** 2 + X.imag ** 2).sum(-1, keepdims=True)
-    return X, _forward(label.reshape(-1, *x.shape[1:3], 1)), energy + penalty[:, None, None, None]
-
-
-def _filter(X, A, mask, shape):
-    """The filter's transform H_c."""
-    F = X.conj() * A
-    return F if mask is None else _forward(mask[..., None] * _back(F, shape))
+    dpenalty = -(q[..., 0] * twice).sum((1, 2)) / (x.shape[1] * x.shape[2])
+    return [Tensor(a) for a in (dx, dz, dlabel, dpenalty)]
 
 
 def _forward(x):

@@ -12,15 +12,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kernels.backend import array_module
 from minideep import layers, ops
+from minideep.autograd import op
+from minideep.mode import grad_enabled
 from minideep.models import Model
+from minideep.recompute import vjp_by_recomputing
 from minideep.serialization import assign, load_arrays
+from minideep.tensor import Tensor
 
 STRIDE = 4          # pixels of the crop, each way, that a cell stands for
 CHANNELS = 32       # numbers in each cell
 GRAY = 128.         # pixels are (p - GRAY) / GRAY to the network: about -1 to 1
 SOFTNESS = .05      # added to the mean square: a cell of weak contrast stays a short vector
 WEIGHTS = Path(__file__).parent / "weights" / "correlation.safetensors"
+
+
+@op
+def _equalise(x):
+    return x * _scale(x)
+
+
+@_equalise.joint_vjp
+def _equalise_vjp(g, y, x):
+    if grad_enabled():
+        return vjp_by_recomputing(_equalise_in_ops, (x,), g)[0]
+    g, y, x = g.data, y.data, x.data
+    return [Tensor((g - y * _mean_product(g, y)) * _scale(x))]
+
+
+def _scale(x):
+    return (_mean_product(x, x) + SOFTNESS) ** -.5
+
+
+def _mean_product(a, b):
+    return array_module(a).einsum("...c,...c->...", a, b)[..., None] * (1 / a.shape[-1])
+
+
+def _equalise_in_ops(x):
+    return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + SOFTNESS)
+
+
+def equalise(x):
+    """x / √(mean(x²) + SOFTNESS), the mean over the last axis: y. dx = (g - y·mean(g·y)) / √…"""
+    return _equalise(x)
 
 
 class FeatureNetwork(Model):
@@ -51,7 +86,7 @@ class FeatureNetwork(Model):
                              f"not {crops.shape}")
         x = self.conv1((crops - GRAY) * (1 / GRAY))                     # (N, H/2, W/2, 16)
         x = self.conv4(self.conv3(self.conv2(x)))                       # (N, H/4, W/4, CHANNELS)
-        return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + SOFTNESS)
+        return equalise(x)
 
     @classmethod
     def load(cls, path=None):

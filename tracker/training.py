@@ -1,6 +1,6 @@
 """Training of the recurrent tracker's network: clips in, weights out.
 
-    train(data, output)         # what `python -m tracker train` runs
+    train(data, output)         # what `python -m tracker train recurrent` runs
 
 Half of the clips are rendered from photographs, half are cut from boxed sequences. The network is
 unrolled over a clip as it will run on a video, first over 2 frames, then 4, 8 and 16; more and more
@@ -342,7 +342,7 @@ def train(data, output, steps=4000, seed=0, resume=False, workers=1,
 
 def train_command(data, output, steps=4000, seed=0, resume=False, workers=1,
                   json=None):
-    """`python -m tracker train`: `train` with a progress bar, and a log in output/log.csv."""
+    """`python -m tracker train recurrent`: `train` with a progress bar, and a log in output/log.csv."""
     check_data(data)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)

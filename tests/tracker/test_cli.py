@@ -116,7 +116,7 @@ def test_evaluate(images, tmp_path):
 
 
 def test_train_says_what_data_it_wants(tmp_path):
-    assert "no training data" in refuse("train", tmp_path, "--output", tmp_path / "out")
+    assert "no training data" in refuse("train", "recurrent", tmp_path, "--output", tmp_path / "out")
 
 
 def _only_boxes(folder):
@@ -127,8 +127,8 @@ def _only_boxes(folder):
 
 def test_help_names_every_option():
     assert all(name in help_of() for name in ("demo", "track", "train", "evaluate"))
-    for command in ("demo", "track", "train", "evaluate"):
-        assert "--json" in help_of(command)
+    for command in ("demo", "track", "train recurrent", "train correlation", "evaluate"):
+        assert "--json" in help_of(*command.split())
     assert "x,y,w,h" in help_of("track") and "recurrent" in help_of("demo")
 
 

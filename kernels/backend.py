@@ -135,6 +135,11 @@ def require_cuda():
     return _cupy()
 
 
+def compile_cuda(source):
+    """The CUDA C `source` as a cupy.RawModule: compiled at first use, for each GPU that uses it."""
+    return require_cuda().RawModule(code=source, options=("-std=c++17",))
+
+
 def _cupy():
     import cupy
 

@@ -1,9 +1,14 @@
 """Holds every rung of a ladder to the formula rung, on every kind of array it may meet."""
 
+import sys
+
 import numpy as np
 import strict_array
 
+from kernels.cuda import on_cpu
+
 strict_array.install()
+CUDA_ON_CPU = sys.modules["kernels.cuda.on_cpu"].problem() is None
 
 
 def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
@@ -12,12 +17,15 @@ def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
     Each rung gets the arguments as float64 arrays, as strict arrays that are not NumPy's, as arrays
     that are not contiguous, and as float32; all of them read-only. The float32 result may differ by
     `tolerance32`, relative to the largest number in the result (and in the arguments: a result may
-    be small because large terms cancel).
+    be small because large terms cancel). Rungs in CUDA C run on the CPU, in float32.
     """
     normal = op.contract(*args, **kwargs)
     expected = op.rungs["formula"](*map(_frozen, normal))
     for name, rung in op.rungs.items():
         if name == "formula":
+            continue
+        if rung.device == "cuda":
+            _check_cuda(op, rung, normal, expected, tolerance32)
             continue
         kinds = {"plain": _frozen, "scattered": _scattered, "float32": _float32}
         kinds["strict"] = strict_array.to_strict
@@ -39,6 +47,25 @@ def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
                 else:
                     np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-10, err_msg=message)
     return expected
+
+
+def _check_cuda(op, rung, normal, expected, tolerance32):
+    """Run the rung's kernels on the CPU under two schedules: equal to each other to the bit (else
+    threads race), and to the formula. In the second, arguments are not contiguous."""
+    arguments = [_float32(value) for value in normal]
+    if not CUDA_ON_CPU or rung.refusal("cuda", arguments) is not None:
+        return
+    with on_cpu("forward"):
+        results = _tuple(rung(*arguments))
+    with on_cpu("backward"):
+        again = _tuple(rung(*map(_scattered, arguments)))
+    message = f"{op.name}, rung {rung.name}, run on the CPU"
+    for got, second, want in zip(results, again, _tuple(expected), strict=True):
+        assert got.shape == want.shape and got.dtype == np.float32, message
+        atol = tolerance32 * _largest(want, *normal)
+        np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=message)
+        race = f"{message}: the result depends on the order of the threads"
+        np.testing.assert_array_equal(second, got, err_msg=race)
 
 
 def check_adjoint(forward, backward, x, y):
@@ -72,7 +99,7 @@ def _scattered(value):
     if not isinstance(value, np.ndarray):
         return value
     wide = np.full(tuple(2 * n + 1 for n in value.shape), 99, value.dtype)
-    view = wide[tuple(slice(1, None, 2) for _ in value.shape)]
+    view = wide[(..., *(slice(1, None, 2) for _ in value.shape))]
     view[...] = value
     return _frozen(view)
 

@@ -1,0 +1,24 @@
+"""Every .cu file compiles for every GPU that we name, with narrow and with wide indices."""
+
+import pathlib
+
+import pytest
+
+import kernels
+from kernels.cuda import Module, nvrtc
+
+FOLDER = pathlib.Path(kernels.__file__).parent
+FILES = sorted(FOLDER.rglob("*.cu"))
+
+pytestmark = pytest.mark.skipif(nvrtc.problem() is not None, reason=str(nvrtc.problem()))
+
+
+@pytest.mark.parametrize("index", ["int", "long long"])
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(FOLDER).as_posix())
+def test_compiles(file, architecture, index):
+    module = Module(file)
+    cubin = nvrtc.compile(module.source(index), module.name, architecture)
+    for name in module.kernels:
+        assert name.encode() in cubin
+    assert module.text.count("__global__") == len(module.kernels), "a kernel that is not extern \"C\""

@@ -43,8 +43,9 @@ TOLERANCE = .12         # a target grown by the factor e^d is worth a hill of ex
 SUPPORT = 1.2           # the filter is kept on so many times the target's width and height
 PENALTY = 1e-3          # λ, in units of the mean of Σ|X|²
 PAIRS = 16              # a step
-RATE = 3e-3             # Adam's learning rate at its highest; half a cosine down to 2 % of it
+RATE = 3e-3             # Adam's learning rate at its highest
 WARM_UP = 30            # steps to get there
+COOL_DOWN = .4          # the last part of the steps: down to zero along a line
 CLIP = 1.               # the largest gradient norm
 NEAR = .3               # an answer's peak within so many target sizes of the truth is a hit
 
@@ -323,6 +324,12 @@ def pair_loss(network, gain, templates, searches, poses):
 # ------------------------------------------------------------------------------- the loop
 
 
+def learning_rate(step, steps):
+    """Up, along, and down. Until the way down begins it does not depend on the number of steps, so a
+    longer training begins as a shorter one does (Hägele et al. 2024)."""
+    return RATE * min(1., (step + 1) / WARM_UP, (1 - step / steps) / COOL_DOWN)
+
+
 class Trainer:
     """Network, optimizer and step; `step_on` a batch, `save` and `resume` a checkpoint."""
 
@@ -331,9 +338,8 @@ class Trainer:
         self.seed, self.steps, self.step = seed, steps, 0
         self.network = FeatureNetwork()
         self.gain = tensor(np.array(1.5, np.float32), requires_grad=True)
-        rate = optimizers.schedules.CosineDecay(
-            0., max(steps - WARM_UP, 1), alpha=.02, warmup_target=RATE, warmup_steps=WARM_UP)
-        self.optimizer = optimizers.Adam(rate, global_clipnorm=CLIP)
+        self.optimizer = optimizers.Adam(lambda step: learning_rate(step, steps),
+                                         global_clipnorm=CLIP)
 
     @property
     def weights(self):

@@ -17,10 +17,10 @@ from minideep.inspect.check import check_gradients
 from minideep.inspect.graph import Graph, graph
 from minideep.inspect.record import gates, gradient_flow, loss_landscape, record
 from minideep.inspect.plots import (plot_activations, plot_filters, plot_gates, plot_gradient_flow,
-                                    plot_histograms, plot_loss_landscape)
+                                    plot_histograms, plot_loss_landscape, style)
 from minideep.inspect.steps import Step, steps
 from minideep.inspect.trace import Profile, memory, profile, trace
 
 __all__ = """Graph Profile Step check_gradients gates gradient_flow graph loss_landscape memory
 plot_activations plot_filters plot_gates plot_gradient_flow plot_histograms plot_loss_landscape
-profile record steps trace""".split()
+profile record steps style trace""".split()

@@ -8,7 +8,7 @@ import numpy as np
 from minideep.tensor import Tensor
 
 __all__ = """plot_activations plot_filters plot_gates plot_gradient_flow plot_histograms
-plot_loss_landscape""".split()
+plot_loss_landscape style""".split()
 
 GREY = "#808080"  # contrast 4 on white and 5 on black
 STYLE = {"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
@@ -20,8 +20,8 @@ STYLE = {"figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolo
 
 
 @contextlib.contextmanager
-def _style():
-    """pyplot in this style: `with _style() as plt:`."""
+def style():
+    """pyplot in the style of these figures: `with style() as plt:`."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -45,7 +45,7 @@ def plot_activations(outputs, sample=0, channels=8):
     if not maps:
         raise ValueError("no layer recorded a picture (N, H, W, C); got outputs of "
                          + (", ".join(outputs) or "no layer"))
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(len(maps), channels, squeeze=False, layout="constrained",
                                     figsize=(1.25 * channels, 1.4 * len(maps)))
         for row, (name, image) in zip(axes, maps.items()):
@@ -67,7 +67,7 @@ def plot_filters(layer, count=32):
                          f"has a kernel of shape {w.shape}")
     count = min(count, w.shape[-1])
     columns = min(count, 8)
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(-(-count // columns), columns, squeeze=False,
                                     layout="constrained",
                                     figsize=(columns, 1.05 * -(-count // columns) + 0.4))
@@ -85,7 +85,7 @@ def plot_filters(layer, count=32):
 def plot_gradient_flow(flows):
     """Gradient norms over the time steps, on a logarithmic axis. flows: {name: (T,)} of
     `gradient_flow`, for instance with the gradient gate off and on."""
-    with _style() as plt:
+    with style() as plt:
         figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         for name, norms in flows.items():
             ax.semilogy(np.arange(len(norms)), np.maximum(_array(norms), 1e-30), label=name)
@@ -98,7 +98,7 @@ def plot_gradient_flow(flows):
 
 def plot_gates(values, sample=0):
     """Gate values over time, one picture for each gate, a row for each unit. values: of `gates`."""
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(len(values), 1, squeeze=False, sharex=True,
                                     layout="constrained", figsize=(7, 1.5 * len(values) + 0.5))
         for ax, (name, v) in zip(axes[:, 0], values.items()):
@@ -120,7 +120,7 @@ def plot_histograms(model, bins=40):
     named = model.named_weights()
     if not named:
         raise ValueError(f"{model.name} has no weights yet; call it once first")
-    with _style() as plt:
+    with style() as plt:
         figure, axes = plt.subplots(len(named), 2, squeeze=False, layout="constrained",
                                     figsize=(7, 1.2 * len(named) + 0.5))
         for row, (name, weight) in zip(axes, named.items()):
@@ -139,7 +139,7 @@ def plot_histograms(model, bins=40):
 
 def plot_loss_landscape(at, losses):
     """Contours of the result of `loss_landscape`, the model itself in the middle."""
-    with _style() as plt:
+    with style() as plt:
         figure, ax = plt.subplots(figsize=(4.8, 4), layout="constrained")
         filled = ax.contourf(at, at, losses.T, levels=20, cmap="viridis")
         ax.plot(0, 0, "o", color="white", markeredgecolor="black")

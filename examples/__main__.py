@@ -1,0 +1,41 @@
+"""`python -m examples` lists the course; `run 05` runs a lesson; `build` makes its pages."""
+
+import runpy
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import course  # noqa: E402
+import typer  # noqa: E402
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.callback(invoke_without_command=True)
+def list_lessons(context: typer.Context):
+    if context.invoked_subcommand is None:
+        for path in course.scripts().values():
+            print(f"{path.name:<36} {course.title(path)}")
+        print("\nRun one:       python -m examples run 05, or python examples/05_....py"
+              "\nAs a notebook: pip install jupytext notebook; jupytext --to notebook examples/05_*.py"
+              "\nAs pages:      make course")
+
+
+@app.command()
+def run(number: str):
+    """Run one lesson, its number 01 to 14; figures go to course-output/."""
+    paths = course.scripts()
+    key = number.zfill(2)
+    if key not in paths:
+        raise typer.BadParameter(f"there is no lesson {number!r}; there are {', '.join(paths)}")
+    runpy.run_path(str(paths[key]), run_name="__main__")
+
+
+@app.command()
+def build(folder: str = "course-output", only: str = ""):
+    """Run the lessons and write their pages and index.html to FOLDER. --only 01,02 for some."""
+    print(course.build(folder, [n.zfill(2) for n in only.split(",")] if only else None))
+
+
+app()

@@ -95,4 +95,4 @@ def _check_shape(name, value, shape):
 
 
 # The rungs, from the formula upward.
-from kernels.pool2d import formula, array, compiled  # noqa: E402, F401, I001
+from kernels.pool2d import formula, array, compiled, cuda_numba, cuda_raw  # noqa: E402, F401, I001

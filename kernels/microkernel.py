@@ -13,25 +13,16 @@ instructions. The addresses it gets are trusted: `multiply` is the only caller, 
 of the arrays.
 """
 
-from math import prod
-
 import numpy as np
 
 from kernels.jit import intrinsic, jit
+from kernels.memory import empty as aligned  # noqa: F401 (no vector lies in two cache lines)
 
 # Arguments of `multiply`. Numba would compile it anew for every plain integer.
 ZERO, ONE = np.int64(0), np.int64(1)
 ROWS, COLUMNS, LANES = 6, 16, 8  # of a tile, and of a vector register
 CACHED = 2**16  # numbers of B that stay in the level 2 cache
 LONG = 1024  # terms are added up in registers at most, then to C: so that sums stay exact
-
-
-def aligned(shape):
-    """An empty float32 array that begins at a cache line: no vector lies in two of them."""
-    size = prod(shape)
-    numbers = np.empty(size + COLUMNS, np.float32)
-    first = -numbers.__array_interface__["data"][0] % 64 // 4
-    return numbers[first : first + size].reshape(shape)
 
 
 @jit()

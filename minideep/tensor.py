@@ -41,7 +41,7 @@ class Tensor:
         for leaf, g in found.items():
             if leaf.grad is not None:
                 g = leaf.grad + g
-            elif g.node is None and (id(g.data) in taken or getattr(g.data, "base", 0) is not None):
+            elif g.node is None and (id(g.data) in taken or _is_view(g.data)):
                 g = Tensor(g.data.copy())
             taken.add(id(g.data))
             leaf.grad = g
@@ -166,6 +166,10 @@ class Tensor:
     def transpose(self, *axes):
         axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         return ops.transpose(self, axes=axes or None)
+
+
+def _is_view(array):
+    return type(getattr(array, "base", array)) is type(array)
 
 
 def _raw(x):

@@ -7,6 +7,7 @@ are those of the formula to the bit (the mean: to rounding).
 
 import numpy as np
 
+from kernels import memory
 from kernels.jit import jit, plain, prange, simd, usable
 from kernels.ladder import rung
 from kernels.pool2d import (
@@ -21,7 +22,7 @@ from kernels.pool2d import (
 
 @rung(max_pool2d, device="cpu", why="one pass, the maximum stays in a register")
 def compiled(x, size, stride, padding):
-    y = np.empty(output_shape(x.shape, size, stride, padding), x.dtype)
+    y = memory.empty(output_shape(x.shape, size, stride, padding), x.dtype)
     x = plain(x)
     _max(x.shape, x.reshape(-1), y.shape, y.reshape(-1), *_numbers(size, stride, padding))
     return y
@@ -38,7 +39,7 @@ def compiled(g, x, size, stride, padding):  # noqa: F811
 
 @rung(max_pool2d_pick, device="cpu", why="one pass, which finds the winner and reads at once")
 def compiled(u, x, size, stride, padding):  # noqa: F811
-    y = np.empty(output_shape(x.shape, size, stride, padding), u.dtype)
+    y = memory.empty(output_shape(x.shape, size, stride, padding), u.dtype)
     u, x = plain(u), plain(x)
     numbers = _numbers(size, stride, padding)
     _max_pick(u.reshape(-1), x.shape, x.reshape(-1), y.shape, y.reshape(-1), *numbers)
@@ -47,7 +48,7 @@ def compiled(u, x, size, stride, padding):  # noqa: F811
 
 @rung(avg_pool2d, device="cpu", why="one pass, the sum stays in a register")
 def compiled(x, size, stride, padding):  # noqa: F811
-    y = np.empty(output_shape(x.shape, size, stride, padding), x.dtype)
+    y = memory.empty(output_shape(x.shape, size, stride, padding), x.dtype)
     x = plain(x)
     _mean(x.shape, x.reshape(-1), y.shape, y.reshape(-1), *_numbers(size, stride, padding))
     return y

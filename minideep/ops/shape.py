@@ -72,6 +72,8 @@ def broadcast_to(x, *, shape):
 @op
 def sum_to(x, *, shape):
     """Sum over axes until the shape is `shape`: what broadcasting from `shape` comes back to."""
+    if x.shape == tuple(shape):
+        return x  # (a sum over no axes would be a copy)
     lead = x.ndim - len(shape)
     axes = tuple(i for i, n in enumerate(x.shape) if i < lead or shape[i - lead] == 1 != n)
     return x.sum(axis=axes, keepdims=True).reshape(shape)

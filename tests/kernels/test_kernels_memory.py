@@ -1,0 +1,81 @@
+"""kernels.memory: memory is used again, never by two arrays at once, and none is hoarded."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from kernels import memory
+
+MB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def nothing_free():
+    memory.release()
+    yield
+    memory.release()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 7, 11), (2 * MB,), (16, 128, 513)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_it_is_an_array_like_any_other(shape, dtype):
+    a = memory.empty(shape, dtype)
+    assert a.shape == shape and a.dtype == dtype and type(a) is np.ndarray
+    assert a.flags.c_contiguous and a.flags.writeable and a.ctypes.data % memory.LINE == 0
+    a[...] = 1
+    assert a.sum() == a.size
+
+
+def test_memory_comes_again():
+    a = memory.empty((MB,))
+    address = a.ctypes.data
+    del a
+    assert memory.empty((MB,)).ctypes.data == address
+
+
+@pytest.mark.parametrize("view", [lambda a: a[5:7], lambda a: a.reshape(2, -1).T[3:], memoryview,
+                                  lambda a: a.view("uint8"), np.broadcast_to, iter])
+def test_a_view_keeps_its_memory(view):
+    a = memory.empty((MB,))
+    address = a.ctypes.data
+    kept = view(a, (2, MB)) if view is np.broadcast_to else view(a)
+    del a
+    other = memory.empty((MB,))
+    assert other.ctypes.data != address
+    del kept
+    assert memory.empty((MB,)).ctypes.data == address
+
+
+def test_no_two_arrays_share_memory_in_many_threads():
+    wrong = []
+
+    def work(number):
+        rng = np.random.default_rng(number)
+        mine = []
+        for step in range(60):
+            if mine and rng.random() < 0.5:
+                array, value = mine.pop(int(rng.integers(len(mine))))
+                if not (array == value).all():
+                    wrong.append(number)
+            else:
+                mine.append((memory.empty((int(rng.integers(1, 4)) * MB // 4,)), 100 * number + step))
+                mine[-1][0].fill(mine[-1][1])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_never_more_than_was_in_use_at_once():
+    memory.release()
+    start = memory._bytes["in use"]
+    memory._bytes["most in use"] = start
+    for megabytes in (8, 4, 12, 2, 16, 1, 3):  # one at a time: none fits the one before
+        a = memory.empty((megabytes * MB,), "uint8")
+        del a
+        used = memory._bytes["in use"] + memory._bytes["free"] - start
+        assert used <= memory._bytes["most in use"] - start <= 16 * MB + memory.LINE

@@ -56,7 +56,7 @@ def _opencv(name):
 
 
 DEFAULT = "recurrent"
-OPENCV = ("MIL", "KCF", "CSRT")
+OPENCV = ("MIL", "KCF", "CSRT", "Nano")
 _MAKERS = {
     "recurrent": _recurrent,
     "first": _first,

@@ -1,4 +1,4 @@
-"""python -m tracker demo | track | train | evaluate"""
+"""python -m tracker demo | track | train | evaluate | robustness"""
 
 import os
 from contextlib import ExitStack, contextmanager
@@ -25,6 +25,22 @@ Device = Annotated[str | None, typer.Option(
     metavar="cpu|cuda", help="Where the tracker computes (default: MINIDEEP_DEVICE, or cpu).")]
 Show = Annotated[bool, typer.Option(
     "--show", help="Show the frames in a window while tracking (close it to stop).")]
+
+
+Data = Annotated[Path, typer.Argument(
+    metavar="DATA", help="Annotated sequences in the layout of OTB, GOT-10k, VOT, LaSOT, UAV123, "
+    "TrackingNet or MOTChallenge; or NAME/groundtruth.txt (a box x,y,w,h a line) with images in "
+    "NAME/img/, or NAME.mp4 with NAME.boxes.txt.")]
+Jobs = Annotated[int, typer.Option(
+    min=1, metavar="N", help="Processes that share the work, each on one thread.")]
+MaxFrames = Annotated[int | None, typer.Option(
+    min=1, metavar="N", help="Judge only the first N frames of each sequence.")]
+OneBased = Annotated[bool, typer.Option(
+    "--one-based", help="The box files count pixels from 1, not from 0.")]
+Fresh = Annotated[bool, typer.Option(
+    "--fresh", help="Track anew what is kept from earlier runs.")]
+Html = Annotated[Path | None, typer.Option(
+    "--html", metavar="FILE", help="Write a page with plots and pictures, in one file.")]
 
 
 @app.command()
@@ -148,24 +164,50 @@ def train_correlation(
 
 @app.command()
 def evaluate(
-    data: Annotated[Path, typer.Argument(
-        metavar="DATA", help="A folder of sequences: NAME/groundtruth_rect.txt (a box x,y,w,h a "
-        "line) with images in NAME/img/, or NAME.mp4 with NAME.boxes.txt.")],
+    data: Data,
     trackers: Annotated[str | None, typer.Option(
-        metavar="A,B", help="Only these trackers; the baselines always join.")] = None,
-    jobs: Annotated[int, typer.Option(
-        min=1, metavar="N", help="Processes that share the work, each on one thread.")] = 1,
-    max_frames: Annotated[int | None, typer.Option(
-        min=1, metavar="N", help="Judge only the first N frames of each sequence.")] = None,
+        metavar="A,B", help=f"Only these of {', '.join(names())}; first and velocity always "
+        "join.")] = None,
+    jobs: Jobs = 1,
+    max_frames: MaxFrames = None,
     absent: Annotated[str, typer.Option(
         metavar="lasot|otb", help="Frames without the target: left out (lasot) or counted as "
         "failures (otb).")] = "lasot",
+    one_based: OneBased = False,
+    fresh: Fresh = False,
+    html: Html = None,
     json: Json = None,
+    results: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Write the tracks here in GOT-10k's format too.")] = None,
 ):
-    """Measure trackers on annotated sequences, beside two baselines and OpenCV's trackers."""
+    """Measure trackers on annotated sequences, beside two baselines and OpenCV's trackers.
+
+    What was tracked before by unchanged code and weights is not tracked again: an interrupted
+    evaluation goes on where it stopped. KCF and CSRT need `make peers`; Nano needs
+    MINIDEEP_NANO=FOLDER with NanoTrack's two files.
+    """
     with _user_errors():
         from tracker.evaluate import evaluate_command
-        evaluate_command(data, trackers, jobs, json, max_frames, absent)
+        evaluate_command(data, trackers, jobs, json, max_frames, absent, html, results, one_based,
+                         fresh)
+
+
+@app.command()
+def robustness(
+    data: Data,
+    trackers: Annotated[str | None, typer.Option(
+        metavar="A,B", help="These trackers (default: the default one and CSRT).")] = None,
+    jobs: Jobs = 1,
+    max_frames: MaxFrames = None,
+    one_based: OneBased = False,
+    fresh: Fresh = False,
+    html: Html = None,
+    json: Json = None,
+):
+    """Measure how trackers suffer from noise, blur, JPEG, few frames and a bad first box."""
+    with _user_errors():
+        from tracker.robustness import robustness_command
+        robustness_command(data, trackers, jobs, json, max_frames, html, one_based, fresh)
 
 
 def _parse_box(text):

@@ -1,8 +1,12 @@
-"""Trackers against annotated sequences: one pass each, and a table.
+"""Trackers against annotated sequences: one pass each, tables, a page and a JSON file.
 
 A tracker gets the first annotated frame and its box, then every frame after, once and in order,
 whatever happens. Only the time inside update() counts, not the reading of frames. A tracker that
 raises an error on a sequence scores 0 on all of it, and the report says so by name.
+
+Tracks are kept (tracker/cache.py): a second run of an unchanged tracker on unchanged sequences
+reads them, an interrupted one goes on where it stopped. The frames per second are then those of
+the run that made the track.
 """
 
 import functools
@@ -10,21 +14,24 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tracker import load, metrics
+from tracker import cache, load, metrics
 from tracker import names as known_names
 from tracker.opencv import import_cv2
-from tracker.sequences import find_sequences
+from tracker.sequences import Sequence, describe, find_sequences, write_got10k
+from tracker.video import replacing
 
 BASELINES = ("first", "velocity")
 COLUMNS = {     # key of a summary: (heading, format)
@@ -45,34 +52,37 @@ class Track:
     confidence: np.ndarray      # (n,) 0 to 1; 1 at `start`
     seconds: np.ndarray         # (n,) inside update(); nan at `start`
     size: tuple[int, int]       # width, height of the frames
+    lost: np.ndarray            # (n,) bool
 
 
-def run(tracker, sequence, progress=None):
+def run(tracker, sequence, progress=None, first=None):
     """One pass of a tracker over a Sequence -> Track.
 
-    progress(done, total) is called after each frame. An error of the tracker or of reading a frame
-    becomes a RuntimeError that names the sequence and the frame, with the error as its cause.
+    progress(done, total) is called after each frame; first: the box (4,) to start with instead of
+    the true one. An error of the tracker or of reading a frame becomes a RuntimeError that names
+    the sequence and the frame, with the error as its cause.
 
     A tracker with a method observe(box, frames), such as the constant-velocity baseline, is also
     told the second annotated box.
     """
     n = len(sequence)
     start, *later = np.flatnonzero(sequence.present)
+    first = sequence.boxes[start] if first is None else first
     boxes, confidence, seconds = np.full((n, 4), np.nan), np.full(n, np.nan), np.full(n, np.nan)
-    size, i = (0, 0), 0
+    lost, size, i = np.zeros(n, bool), (0, 0), 0
     try:
         for i, frame in enumerate(sequence.frames):
             if i == start:
                 size = (frame.shape[1], frame.shape[0])
-                tracker.init(frame, sequence.boxes[i])
-                boxes[i], confidence[i] = sequence.boxes[i], 1
+                tracker.init(frame, first)
+                boxes[i], confidence[i] = first, 1
                 if later and hasattr(tracker, "observe"):
                     tracker.observe(sequence.boxes[later[0]], later[0] - start)
             elif i > start:
                 began = time.perf_counter()
                 state = tracker.update(frame)
                 seconds[i] = time.perf_counter() - began
-                boxes[i], confidence[i] = state.box, state.confidence
+                boxes[i], confidence[i], lost[i] = state.box, state.confidence, state.lost
             if progress:
                 progress(i + 1, n)
         if i + 1 != n:
@@ -80,7 +90,61 @@ def run(tracker, sequence, progress=None):
     except Exception as error:
         raise RuntimeError(f"{sequence.name}, frame {i}: {type(error).__name__}: "
                            f"{error}") from error
-    return Track(int(start), boxes, confidence, seconds, size)
+    return Track(int(start), boxes, confidence, seconds, size, lost)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pass that has to be made: which tracker, on which sequence."""
+
+    tracker: str
+    make: Any                       # a function without arguments that makes the tracker
+    sequence: Sequence
+    first: np.ndarray | None = None     # see run()
+    fingerprint: str | None = None      # of the tracker; None: the track is not kept
+
+    def key(self):
+        """Under which the track is kept, or None."""
+        if self.fingerprint is None:
+            return None
+        first = self.sequence.boxes[self.sequence.present][0] if self.first is None else self.first
+        return cache.key(self.fingerprint, self.sequence, first)
+
+
+def tracks(jobs, processes=1, fresh=False):
+    """Make the tracks of Jobs: yields (number of the job, Track or error's text, kept before?) as
+    they come.
+
+    With processes > 1 as many share the work, each on one thread. What is kept from before comes
+    first, unless `fresh`; every new track is kept.
+    """
+    waiting = []
+    for number, job in enumerate(jobs):
+        key = job.key()
+        kept = None if fresh or key is None else cache.load(key)
+        if kept is None:
+            waiting.append((number, job, key))
+        else:
+            yield number, _unpacked(kept), True
+    made = (((number, key), _track(job)) for number, job, key in waiting) if processes == 1 else \
+        _in_processes([((number, key), job) for number, job, key in waiting], processes)
+    for (number, key), track in made:
+        if key is not None and isinstance(track, Track):
+            cache.save(key, vars(track))
+        yield number, track, False
+
+
+def _unpacked(arrays):
+    start, size = int(arrays.pop("start")), tuple(int(n) for n in arrays.pop("size"))
+    return Track(start=start, size=size, **arrays)
+
+
+def _track(job):
+    try:
+        return run(job.make(), job.sequence, first=job.first)
+    except Exception as failure:    # noqa: BLE001, reported, and the others can run
+        return str(failure) if isinstance(failure, RuntimeError) else \
+            f"{job.sequence.name}: {type(failure).__name__}: {failure}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +158,8 @@ class Outcome:
     updates: int                # frames after the first one
     seconds: float              # that they took
     error: str | None           # why it failed, with all scores 0
+    track: Track                # all nan where it failed
+    kept: bool = False          # from an earlier run
 
     def summary(self):
         return _summary([self])
@@ -106,6 +172,8 @@ class Report:
     outcomes: dict              # tracker's name: its Outcomes, in the sequences' order
     missing: dict               # tracker's name: reason
     absent: str                 # the rule for frames without the target
+    sequences: list             # what was judged
+    attributes: dict = field(default_factory=dict)  # see tracker.attributes.find_attributes()
 
     def summary(self, name):
         """Scores over all sequences: {"auc": ..., ...}, the keys those of COLUMNS.
@@ -118,18 +186,57 @@ class Report:
         """{sequence: error} of the sequences on which a tracker failed."""
         return {o.sequence: o.error for o in self.outcomes[name] if o.error}
 
-    def to_json(self, path):
-        """Write everything in the tables to a JSON file; what is not a number becomes null."""
-        content = {
-            "absent_rule": self.absent,
+    def curve(self, name, kind):
+        """The mean over sequences of "success", "precision" or "normalised_precision"."""
+        return np.mean([getattr(o.one_pass, kind) for o in self.outcomes[name]], 0)
+
+    def by_attribute(self, name):
+        """{attribute: success AUC over the frames that have it}: the mean over the sequences that
+        have such frames; nan where the target is absent in all of them."""
+        scores = {}
+        for attribute, masks in self.attributes.items():
+            each = []
+            for sequence, outcome in zip(self.sequences, self.outcomes[name]):
+                frames = masks.get(sequence.name)
+                if frames is None or not (frames & sequence.present)[outcome.track.start:].any():
+                    continue
+                frames = frames & (np.arange(len(frames)) >= outcome.track.start)
+                each.append(metrics.one_pass(outcome.track.boxes[frames], sequence.boxes[frames],
+                                             self.absent).auc)
+            scores[attribute] = float(np.mean(each)) if each else math.nan
+        return scores
+
+    def content(self):
+        """Everything in the tables and plots, for JSON; what is not a number is None."""
+        return {
+            "data": describe(self.sequences), "absent_rule": self.absent,
+            "thresholds": {"success": metrics.SUCCESS_THRESHOLDS.tolist(),
+                           "precision": metrics.PRECISION_THRESHOLDS.tolist(),
+                           "normalised_precision": metrics.NORMALISED_THRESHOLDS.tolist()},
             "trackers": {name: {
                 **_jsonable(self.summary(name)), "errors": self.errors(name),
+                "from_cache": sum(o.kept for o in outcomes),
+                "curves": {kind: self.curve(name, kind).tolist()
+                           for kind in ("success", "precision", "normalised_precision")},
+                "attributes": _jsonable(self.by_attribute(name)),
                 "sequences": {o.sequence: _jsonable(o.summary()) for o in outcomes},
             } for name, outcomes in self.outcomes.items()},
+            "attributes": {name: sorted(masks) for name, masks in self.attributes.items()},
             "missing": self.missing,
         }
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
+
+    def to_json(self, path):
+        """Write content() to a JSON file, all of it or nothing."""
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(self.content(), indent=1, allow_nan=False) + "\n",
+                               encoding="utf-8")
+
+    def to_got10k(self, folder):
+        """Write the tracks in GOT-10k's format; those with errors are left out."""
+        for name, outcomes in self.outcomes.items():
+            for o in outcomes:
+                if not o.error and o.track.start == 0:
+                    write_got10k(folder, name, o.sequence, o.track.boxes, o.track.seconds)
 
     def table(self):
         """The scores of every tracker, the best first, as a rich Table."""
@@ -166,13 +273,14 @@ class Report:
             for name in self.outcomes for error in self.errors(name).values()]
 
 
-def evaluate(sequences, trackers=None, jobs=1, absent="lasot", progress=None):
+def evaluate(sequences, trackers=None, jobs=1, absent="lasot", progress=None, fresh=False):
     """Run trackers over sequences -> Report.
 
     trackers: names for tracker.load(), None for all of them; or {name: a function without
-    arguments that makes one} for any other. The baselines "first" and "velocity" always join.
-    With jobs > 1, as many processes share the work, each on one thread; functions given must then
-    be picklable. progress(outcome) is called after each pair of tracker and sequence.
+    arguments that makes one} for any other, whose tracks are not kept. The baselines "first" and
+    "velocity" always join. With jobs > 1, as many processes share the work, each on one thread;
+    functions given must then be picklable. progress(outcome) is called after each pair of tracker
+    and sequence. fresh: make all tracks anew.
 
     Raises ValueError for an unknown name or rule. A tracker that cannot be loaded here goes into
     report.missing with the reason; one that fails on a sequence scores 0 on it.
@@ -183,107 +291,165 @@ def evaluate(sequences, trackers=None, jobs=1, absent="lasot", progress=None):
     if len({sequence.name for sequence in sequences}) < len(sequences):
         raise ValueError("two sequences have the same name: "
                          f"{sorted(sequence.name for sequence in sequences)}")
-    makers, missing = _loadable(_makers(trackers))
-    pairs = [(name, make, sequence, absent)
-             for name, make in makers.items() for sequence in sequences]
+    makers, missing = loadable(_with_baselines(trackers))
+    work = [Job(name, make, sequence, None, fingerprint)
+            for name, (make, fingerprint) in makers.items() for sequence in sequences]
     done = {}
-    for outcome in map(_judge, pairs) if jobs == 1 else _judge_in_processes(pairs, jobs):
-        done[outcome.tracker, outcome.sequence] = outcome
+    for number, track, kept in tracks(work, jobs, fresh):
+        job = work[number]
+        outcome = judge(job, track, absent, kept)
+        done[job.tracker, job.sequence.name] = outcome
         if progress:
             progress(outcome)
     outcomes = {name: [done[name, sequence.name] for sequence in sequences] for name in makers}
-    return Report(outcomes, missing, absent)
+    return Report(outcomes, missing, absent, list(sequences))
 
 
 def evaluate_command(data_folder, trackers=None, jobs=1, json=None, max_frames=None,
-                     absent="lasot"):
+                     absent="lasot", html=None, results=None, one_based=False, fresh=False):
     """`python -m tracker evaluate`: print the tables for the sequences in a folder -> Report.
 
-    trackers: "a,b" or None for all; json: where to write the report; max_frames: judge only so
-    many frames of each sequence.
+    trackers: "a,b" or None for all; json, html: where to write the report; results: a folder for
+    the tracks in GOT-10k's format; max_frames: judge only so many frames of each sequence;
+    one_based: the box files count pixels from 1; fresh: make all tracks anew.
     """
-    sequences = find_sequences(data_folder)
-    if max_frames:
-        sequences = [sequence.head(max_frames) for sequence in sequences]
-    names = [name.strip() for name in trackers.split(",")] if trackers else None
     console = Console()
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("", total=len(sequences) * len(_makers(names)))
-        report = evaluate(sequences, names, jobs, absent, lambda outcome: bar.update(
-            task, advance=1, description=f"{outcome.tracker} on {outcome.sequence}"))
+    sequences = found_sequences(data_folder, console, max_frames, one_based)
+    names = split_names(trackers)
+    with bar(console, len(sequences) * len(_with_baselines(names))) as step:
+        report = evaluate(sequences, names, jobs, absent, fresh=fresh,
+                          progress=lambda o: step(f"{o.tracker} on {o.sequence}", o.kept))
+    if json or html:
+        from dataclasses import replace
+
+        from tracker.attributes import find_attributes
+        report = replace(report, attributes=find_attributes(sequences))
     console.print(report.sequence_table(), report.table())
     for note in report.notes():
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     if json:
         report.to_json(json)
-        console.print(f"written: {json}", markup=False, highlight=False)
+    if html:
+        from tracker.report import write_page
+        write_page(report, html)
+    if results:
+        report.to_got10k(results)
+    for written in filter(None, (json, html, results)):
+        console.print(f"written: {written}", markup=False, highlight=False, soft_wrap=True)
     return report
 
 
-def _makers(trackers):
-    """{name: function that makes the tracker}, the baselines included."""
+def found_sequences(folder, console, max_frames=None, one_based=False):
+    """The sequences in a folder, after a line that says what was recognised."""
+    sequences = find_sequences(folder, one_based)
+    console.print(f"{folder}: {describe(sequences)}", markup=False, highlight=False, soft_wrap=True)
+    return [s.head(max_frames) for s in sequences] if max_frames else sequences
+
+
+def split_names(text):
+    """"a, b" -> ["a", "b"]; None stays None."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"--trackers takes names such as {','.join(known_names()[:2])}, "
+                         f"not {text!r}")
+    return names
+
+
+@contextmanager
+def bar(console, total):
+    """A progress bar; gives step(what, kept before?), to be called after each of `total` passes.
+
+    Says after Ctrl-C how much is kept."""
+    made = kept = 0
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                  TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+
+        def step(what, was_kept):
+            nonlocal made, kept
+            made, kept = made + (not was_kept), kept + was_kept
+            progress.update(task, advance=1, description=what)
+
+        try:
+            yield step
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(f"interrupted: {made + kept} of {total} tracks are kept; the same "
+                          "command goes on from here", markup=False, highlight=False, soft_wrap=True)
+            raise
+    if kept:
+        console.print(f"{kept} of {made + kept} tracks were kept from earlier runs (--fresh makes "
+                      "them anew)", markup=False, highlight=False, soft_wrap=True)
+
+
+def makers_of(trackers):
+    """{name: function that makes the tracker} of names, None for all, or of such a dict."""
     trackers = known_names() if trackers is None else trackers
-    if not isinstance(trackers, dict):
-        trackers = {name: functools.partial(load, name) for name in trackers}
-        unknown = [name for name in trackers if name not in known_names()]
-        if unknown:
-            raise ValueError(f"no tracker is called {unknown[0]!r}; there are: "
-                             f"{', '.join(known_names())}")
-    return {**trackers, **{name: functools.partial(load, name) for name in BASELINES}}
+    if isinstance(trackers, dict):
+        return trackers
+    unknown = [name for name in trackers if name not in known_names()]
+    if unknown:
+        raise ValueError(f"no tracker is called {unknown[0]!r}; there are: "
+                         f"{', '.join(known_names())}")
+    return {name: functools.partial(load, name) for name in trackers}
 
 
-def _loadable(makers):
-    """The makers that work here, and {name: reason} for the others."""
+def _with_baselines(trackers):
+    return {**makers_of(trackers), **makers_of(BASELINES)}
+
+
+def loadable(makers):
+    """The makers that work here, {name: (maker, fingerprint or None)}, and {name: reason} for
+    the others."""
     good, missing = {}, {}
     for name, make in makers.items():
         try:
-            make()
-            good[name] = make
+            tracker = make()
+            ours = isinstance(make, functools.partial) and make.func is load
+            good[name] = make, (cache.fingerprint(name, type(tracker).__module__) if ours else None)
         except Exception as error:  # noqa: BLE001, whatever it is, the others can run
             missing[name] = f"{type(error).__name__}: {error}"
     return good, missing
 
 
-def _judge(pair):
-    """One tracker on one sequence -> Outcome; an error is part of it."""
-    name, make, sequence, absent = pair
-    try:
-        track, error = run(make(), sequence), None
-    except Exception as failure:    # noqa: BLE001, reported, and the others can run
-        track, error = None, str(failure)
-    return _outcome(name, sequence, absent, track, error)
-
-
-def _outcome(name, sequence, absent, track, error):
-    if track is None:       # boxes of nan: every frame is a failure
-        n = len(sequence)
-        track = Track(int(sequence.present.argmax()), np.full((n, 4), np.nan), np.full(n, np.nan),
-                      np.full(n, np.nan), (1, 1))
+def judge(job, track, absent="lasot", kept=False):
+    """The Outcome of a Job; track: a Track, or the text of an error."""
+    error, sequence = None, job.sequence
+    if not isinstance(track, Track):        # boxes of nan: every frame is a failure
+        n, error = len(sequence), track
+        nothing = np.full(n, np.nan)
+        track = Track(int(sequence.present.argmax()), np.full((n, 4), np.nan), nothing, nothing,
+                      (1, 1), np.ones(n, bool))
     predicted, truth = track.boxes[track.start:], sequence.boxes[track.start:]
     timed = track.seconds[np.isfinite(track.seconds)]
-    return Outcome(name, sequence.name, metrics.one_pass(predicted, truth, absent),
+    return Outcome(job.tracker, sequence.name, metrics.one_pass(predicted, truth, absent),
                    metrics.got10k_overlaps(predicted, truth, *track.size),
-                   len(timed), float(timed.sum()), error)
+                   len(timed), float(timed.sum()), error, track, kept)
 
 
-def _judge_in_processes(pairs, jobs):
-    """The outcomes as they come, from `jobs` processes of one thread each."""
+def _in_processes(jobs, processes):
+    """(number, track) of (number, job)s as they come, from processes of one thread each."""
     context = multiprocessing.get_context("spawn")      # fork would copy locked threads and CUDA
     unfinished = []
-    with _one_thread(), ProcessPoolExecutor(jobs, context, initializer=_start_worker) as pool:
-        waiting = {pool.submit(_judge, pair): pair for pair in pairs}
-        for future in as_completed(waiting):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                unfinished.append(waiting[future])
-    if len(pairs) == 1 and unfinished:
-        name, _, sequence, absent = pairs[0]
-        yield _outcome(name, sequence, absent, None,
-                       f"{sequence.name}: its process died (out of memory, or a crash in C code)")
+    with _one_thread(), ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
+        waiting = {pool.submit(_track, job): (number, job) for number, job in jobs}
+        try:
+            for future in as_completed(waiting):
+                try:
+                    yield waiting[future][0], future.result()
+                except BrokenProcessPool:
+                    unfinished.append(waiting[future])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)      # after Ctrl-C, or an error
+    if len(jobs) == 1 and unfinished:
+        number, job = jobs[0]
+        yield number, (f"{job.sequence.name}: its process died (out of memory, or a crash in C "
+                       "code)")
     else:   # one died and took the others with it: each again, alone, to tell which
         for pair in unfinished:
-            yield from _judge_in_processes([pair], 1)
+            yield from _in_processes([pair], 1)
 
 
 @contextmanager
@@ -302,6 +468,7 @@ def _one_thread():
 
 
 def _start_worker():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)    # Ctrl-C: end without a traceback
     import_cv2().setNumThreads(1)
 
 

@@ -16,6 +16,11 @@ from tracker.video import FrameSource, VideoWriter
 cv2 = pytest.importorskip("cv2")
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDEEP_CACHE", str(tmp_path / "cache"))
+
+
 def call(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 

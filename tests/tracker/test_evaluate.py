@@ -14,6 +14,11 @@ cv2 = pytest.importorskip("cv2")
 SIZE = (64, 48)     # width, height
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDEEP_CACHE", str(tmp_path / "cache"))
+
+
 def moving(name="moving", n=8, step=2.0, absent=()):
     boxes = np.array([[5 + step * t, 10, 12, 10] for t in range(n)], float)
     boxes[list(absent)] = np.nan

@@ -333,8 +333,8 @@ def _sequence(name, frames, boxes, file, layout, tags):
                 "lines are missing at its end" if len(boxes) < len(frames) else
                 "frames are missing")
         raise ValueError(
-            f"sequence {name}: {len(frames)} frames but {len(boxes)} boxes in {file}: {hint}. Every "
-            "frame needs a line (nan,nan,nan,nan where the target is absent or not annotated), "
+            f"sequence {name}: {len(frames)} frames but {len(boxes)} boxes in {file}: {hint}. "
+            "Every frame needs a line (nan,nan,nan,nan where the target is absent or not annotated), "
             "and every line a frame")
     for key, tag in tags.items():
         if len(tag) != len(boxes):

@@ -13,6 +13,7 @@ interrupted goes on as if it had not been.
 """
 from __future__ import annotations
 
+import csv
 import json as json_format
 import math
 import time
@@ -25,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import minideep
 from minideep import optimizers, tensor
 from minideep.data import DataLoader
-from minideep.serialization import assign, load_arrays, save_arrays
+from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
 from tracker import synthetic
 from tracker.differentiable_filter import filter_response
 from tracker.features import STRIDE, FeatureNetwork
@@ -405,9 +406,54 @@ def train(data, output, steps=6400, seed=0, resume=False, save_every=120, report
     return trainer
 
 
+def sources(data):
+    """What the training data are, as their own notes say: {"photos": {name: how many, and from
+    where}, "clips": the same, "sequences": {data set: how many, and under which licence}}.
+
+    Read from photos/SOURCES.txt and clips/SOURCES.txt (lines "name: origin; licence", of the files
+    name.* and name_*) and train/NAME/SOURCE.txt (lines "dataset: ...", "repository licence: ...")."""
+    data, found = Path(data), {"photos": {}, "clips": {}}
+    for folder, named in found.items():
+        note = data / folder / "SOURCES.txt"
+        lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+        for name, _, origin in (line.partition(": ") for line in lines):
+            count = sum(p.stem == name or p.stem.rpartition("_")[0] == name
+                        for p in (data / folder).iterdir())
+            if origin and count:
+                named[name] = {"files": count, "source": origin}
+    sets = {}
+    for note in sorted(data.glob("train/*/SOURCE.txt")):
+        lines = note.read_text(encoding="utf-8").splitlines()
+        fields = dict(line.split(": ", 1) for line in lines if ": " in line)
+        name = fields.get("dataset", note.parent.name)
+        licence = fields.get("repository licence", "no licence in the source")
+        sets.setdefault(name, {"sequences": 0, "licence": licence})["sequences"] += 1
+    return {**found, "sequences": sets}
+
+
+def model_card(data, output, rows=20):
+    """What is to be known about the weights that a finished training left in `output`; results and
+    weaknesses are for whoever measures them."""
+    arrays, about = load_arrays(Path(output) / "correlation.safetensors")
+    with open(Path(output) / "log.csv", encoding="utf-8") as log:
+        lines = [{k: float(v) for k, v in line.items()} for line in csv.DictReader(log)]
+    checkpoint = load_arrays(Path(output) / "checkpoint.safetensors")[1]
+    every = max(1, len(lines) // rows)
+    curve = lines[every - 1::every]
+    return {
+        "about": "Weights of tracker.features.FeatureNetwork, trained from random numbers by "
+                 "minideep alone, end to end through a correlation filter.",
+        "weights": int(sum(a.size for a in arrays.values())),
+        "command": f"python -m tracker train correlation DATA --steps {about['step']} "
+                   f"--seed {checkpoint['seed']}",
+        "steps": about["step"], "seed": checkpoint["seed"], "pairs": about["step"] * PAIRS,
+        "data": sources(data),
+        "curve": [{k: int(v) if k == "step" else v for k, v in line.items()} for line in curve]}
+
+
 def train_command(data, output, steps=6400, seed=0, resume=False, json=None):
-    """`python -m tracker train correlation`: `train` with a progress bar, and a log in
-    output/log.csv."""
+    """`python -m tracker train correlation`: `train` with a progress bar, a log in output/log.csv
+    and, when all is done, a model card in output/correlation.json."""
     check_data(data)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -433,6 +479,8 @@ def train_command(data, output, steps=6400, seed=0, resume=False, json=None):
     result = {"steps": trainer.step, "seed": trainer.seed, "seconds": time.monotonic() - begun,
               "weights": str(output / "correlation.safetensors"),
               **{k: float(np.mean([f[k] for f in recent])) for k in (recent[0] if recent else ())}}
+    atomic_write(output / "correlation.json",
+                 (json_format.dumps(model_card(data, output), indent=1) + "\n").encode())
     print(f"written: {result['weights']} after {trainer.step} steps")
     if json:
         Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -250,3 +250,20 @@ def test_the_command_writes_a_log_and_its_results(data, tmp_path, monkeypatch, c
     lines = (tmp_path / "out" / "log.csv").read_text().splitlines()
     assert lines[0] == "step,loss,hits,seconds" and lines[1].startswith("50,")
     assert "after 50 steps" in capsys.readouterr().out
+    card = json.loads((tmp_path / "out" / "correlation.json").read_text())
+    assert card["weights"] == 24352 and card["pairs"] == 100 and card["curve"][0]["step"] == 50
+    assert card["command"].endswith("train correlation DATA --steps 50 --seed 1")
+
+
+def test_the_card_names_sources_and_licences(tmp_path):
+    for name, text in {"photos/SOURCES.txt": "Head line.\n\nset_a: 3 photos; CC0\n",
+                       "photos/set_a_0001.jpg": "", "photos/set_a_0002.jpg": "",
+                       "train/one/SOURCE.txt": "dataset: A: b\nrepository licence: MIT\n",
+                       "train/two/SOURCE.txt": "dataset: A: b\nrepository licence: MIT\n",
+                       "train/three/SOURCE.txt": "nothing\n"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert training.sources(tmp_path) == {
+        "photos": {"set_a": {"files": 2, "source": "3 photos; CC0"}}, "clips": {}, "sequences": {
+            "A: b": {"sequences": 2, "licence": "MIT"},
+            "three": {"sequences": 1, "licence": "no licence in the source"}}}

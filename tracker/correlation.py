@@ -1,0 +1,255 @@
+"""A tracker that learns one filter for its target while it follows it.
+
+    tracker = CorrelationTracker.load()
+    tracker.init(frame, (x, y, w, h))
+    state = tracker.update(next_frame)
+
+Each frame is looked at around the last box, at two sizes. Features that a small CNN learned, edges
+and colours (HOG and Lab) describe each cell of that crop; a filter, fitted to what the target looked
+like so far, slides over them, a colour histogram has its say, and the highest response is where the
+target is now (see tracker.features, tracker.correlation_filter, tracker.colour_histogram).
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from kernels.hog import hog
+from kernels.lab import lab
+from kernels.patch import patch
+from minideep import no_grad, tensor
+from minideep.device import current_device
+from tracker import State
+from tracker.boxes import as_tuple, check_box, check_frame, check_started
+from tracker.colour_histogram import ColourHistogram
+from tracker.correlation_filter import CorrelationFilter
+from tracker.features import STRIDE, FeatureNetwork
+
+CROP = 160              # pixels of a crop's side
+MARGIN = 4.             # which is so many times the target's size, √(w·h)
+CELLS = CROP // STRIDE  # of a crop's side
+LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab
+COLOUR = .3             # the part that the colour histogram has in the response
+GROWTH = 1.04           # the other size that is looked at, in turn larger and smaller
+STAY = .99              # by which its response has to be better
+SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
+LEARN_EVERY, SOLVE_EVERY, STEPS = 2, 5, 5   # frames between samples, between fits; steps of a fit
+
+
+@dataclass
+class Found:
+    """What a search of one frame saw: for the decision, and for pictures.
+
+    Positions in pixels of the frame; maps (CELLS, CELLS) have no motion in the middle, at
+    [CELLS/2, CELLS/2]."""
+
+    centre: np.ndarray          # (2,) x, y around which was searched
+    side: float                 # of the square that was searched, at scale 1
+    crops: np.ndarray           # (N, CROP, CROP, 3) of 0 to 255, one for each scale
+    scales: tuple               # of the crops, relative to the last box
+    responses: np.ndarray       # (N, CELLS, CELLS) of the filter
+    colours: np.ndarray | None  # (CELLS, CELLS), the mean likelihood of the target's colours
+    merged: np.ndarray          # (N, CELLS, CELLS): both together, what the peak is taken of
+    best: int                   # the crop that was chosen
+    shift: np.ndarray           # (2,) dx, dy of the peak, in pixels of the frame
+    peak: float                 # the filter's response there; about 1 on the first frame
+    second: float               # the highest of the filter's other maxima
+    sharpness: float            # peak-to-sidelobe ratio of the merged response
+    colour: float               # the histogram's score there (0 without one)
+
+    @property
+    def scale(self):
+        """How much larger the target is than at the search's scale 1."""
+        return self.scales[self.best]
+
+
+class CorrelationTracker:
+    """Follows one target; see the head of this file.
+
+    network: a FeatureNetwork, or None: hand-made features alone. hand: whether HOG and Lab are used.
+    scale, window, histogram, gate: False leaves that part out (`python -m tracker ablate`).
+
+    update() can be taken apart: search() looks and decides, move() goes there, learn() takes the
+    sample. What the last search saw is in `found`. `motion` (dx, dy in pixels) is added to the
+    centre that the next update looks around, and is then zero again.
+
+    The network runs on minideep's current device, all else on the CPU, where the frames are."""
+
+    def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
+                 gate=False):
+        if network is None and not hand:
+            raise ValueError("no features: give a network, or hand=True for HOG and Lab")
+        self.network, self.hand = network, hand
+        self.device = current_device()
+        if network is not None:
+            network.to(self.device)
+        self.use_scale, self.use_histogram, self.gate = scale, histogram, gate
+        line = np.hanning(CELLS + 2)[1:-1] if window else np.ones(CELLS)
+        self.window = np.outer(line, line).astype(np.float32)[..., None]        # (n, n, 1)
+        self.first = None
+
+    @classmethod
+    def load(cls, path=None):
+        """A tracker with the CNN's weights in a safetensors file; None: those that come with it."""
+        return cls(FeatureNetwork.load(path))
+
+    def init(self, frame, box):
+        """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
+        check_frame(frame)
+        box = check_box(box, frame)
+        self.first = np.maximum(box[2:], 2)                     # width and height
+        self.centre, self.size = box[:2] + box[2:] / 2, 1.      # size: relative to the first
+        self.motion, self.age, self.found = np.zeros(2), 0, None
+        width, height = CROP / MARGIN * self.first / self.first.prod() ** .5    # in the crop
+        crop = self._crops(frame, self.centre, [self.side])[0]
+        samples = self.describe(variations(crop))
+        weights = [.7] + [.3 / (len(samples) - 1)] * (len(samples) - 1)
+        self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
+        self.histogram = ColourHistogram(crop, (height, width)) if self.use_histogram else None
+        self.usual = None
+
+    @property
+    def side(self):
+        """Of the square that is looked at, in pixels of the frame."""
+        return MARGIN * self.first.prod() ** .5 * self.size
+
+    @property
+    def box(self):
+        """x, y, w, h in pixels."""
+        size = self.first * self.size
+        return np.concatenate([self.centre - size / 2, size])
+
+    def update(self, frame):
+        """The target's State in the next frame. RuntimeError before init()."""
+        check_started(self.first)
+        check_frame(frame)
+        self.age += 1
+        scales = (1.,)
+        if self.use_scale:
+            scales = 1., GROWTH if self.age % 2 else 1 / GROWTH
+        self.found = self.search(frame, self.centre + self.motion, self.size, scales)
+        self.motion = np.zeros(2)
+        self.move(frame, self.found)
+        confidence = self.judge(self.found)
+        if confidence > .5 or not self.gate:
+            self.learn(frame)
+        return State(as_tuple(self.box), confidence, confidence < .2)
+
+    def response(self, frame, centre, size):
+        """search() at one size: what the target's filter says about any place of a frame.
+
+        centre: x, y in pixels; size: of the target, relative to its first box. Changes nothing."""
+        return self.search(frame, centre, size, (1.,))
+
+    def search(self, frame, centre, size, scales):
+        """Look around `centre` for a target of `size`·each of scales: a Found. Changes nothing."""
+        side = MARGIN * self.first.prod() ** .5 * size
+        crops = self._crops(frame, centre, [side * scale for scale in scales])
+        responses = self.filter.respond(self.describe(crops))
+        merged, colours = responses, None
+        if self.histogram is not None:
+            colours = self.histogram.respond(crops[0], CELLS)
+            merged = (1 - COLOUR) * responses + COLOUR * colours
+        places = [np.unravel_index(m.argmax(), m.shape) for m in merged]
+        values = [r[place] * (1 if s == 1 else STAY)
+                  for r, place, s in zip(responses, places, scales)]
+        best = int(np.argmax(values))
+        place = places[best]
+        shift = sub_cell(merged[best], place) * side * scales[best] / CELLS
+        return Found(
+            np.array(centre, float), side, crops, tuple(scales), fft_shift(responses),
+            None if colours is None else fft_shift(colours), fft_shift(merged), best, shift,
+            float(responses[best][place]), second_peak(responses[best], place),
+            sharpness(merged[best], place), 0. if colours is None else float(colours[place]))
+
+    def move(self, frame, found):
+        """Take the found place as the target's."""
+        height, width = frame.shape[:2]
+        self.centre = np.clip(found.centre + found.shift, 0, [width, height])
+        least = min(SMALLEST / self.first.min(), 1)
+        most = max((np.array([width, height]) / self.first).min(), 1)
+        self.size = float(np.clip(self.size * found.scale, max(least, 1 / LIMIT), min(most, LIMIT)))
+
+    def judge(self, found):
+        """How sure it is, 0 to 1: the filter's peak against what it usually is."""
+        if self.usual is None:
+            self.usual = found.peak
+        ratio = found.peak / max(self.usual, 1e-6)
+        confidence = 1 / (1 + math.exp(-8 * (ratio - .5)))
+        self.usual += .03 * (found.peak - self.usual)
+        return confidence
+
+    def learn(self, frame):
+        """Let filter and histogram follow what is now at the box."""
+        if self.age % LEARN_EVERY == 0:
+            crop = self._crops(frame, self.centre, [self.side])
+            self.filter.remember(self.describe(crop)[0])
+            if self.histogram is not None:
+                self.histogram.learn(crop[0])
+        if self.age % SOLVE_EVERY == 0:
+            self.filter.solve(STEPS)
+
+    def describe(self, crops):
+        """Features of crops (N, CROP, CROP, 3), of 0 to 255: (N, CELLS, CELLS, C), windowed."""
+        parts = []
+        if self.network is not None:
+            with no_grad():
+                maps = self.network(tensor(crops, device=self.device)).numpy()
+            parts.append(LEARNED_WEIGHT * maps)
+        if self.hand:
+            parts += [hog(crops, STRIDE), lab(crops, STRIDE)]
+        return np.concatenate(parts, -1) * self.window
+
+    def _crops(self, frame, centre, sides):
+        boxes = [[*(np.asarray(centre) - side / 2), side, side] for side in sides]
+        return patch(frame, np.array(boxes), CROP)
+
+
+def variations(crop):
+    """The target's first crop, mirrored, blurred and turned: what it may look like next.
+
+    (S, S, 3) -> (5, S, S, 3), the first as it is."""
+    turned = [ndimage.rotate(crop, angle, reshape=False, order=1, mode="nearest")
+              for angle in (-10, 10)]
+    blurred = ndimage.gaussian_filter(crop, (1.5, 1.5, 0), mode="nearest")
+    return np.stack([crop, crop[:, ::-1], blurred, *turned])
+
+
+def sub_cell(response, place):
+    """The peak's shift dx, dy in cells, by a parabola through it and its neighbours (circular)."""
+    n = len(response)
+    shift = []
+    for axis in (1, 0):
+        line = response.take(place[1 - axis], 1 - axis)
+        at = place[axis]
+        before, peak, after = (float(line[(at + k) % n]) for k in (-1, 0, 1))
+        curve = before - 2 * peak + after
+        part = .5 * (before - after) / curve if curve < -1e-9 else 0.
+        shift.append((at + n // 2) % n - n // 2 + float(np.clip(part, -.5, .5)))
+    return np.array(shift)
+
+
+def fft_shift(maps):
+    return np.fft.fftshift(maps, (-2, -1))
+
+
+def second_peak(response, place, apart=3):
+    """The largest response further than `apart` cells from the place."""
+    rest = around(response, place)
+    rest[len(rest) // 2 - apart:len(rest) // 2 + apart + 1,
+         len(rest) // 2 - apart:len(rest) // 2 + apart + 1] = -np.inf
+    return float(rest.max())
+
+
+def sharpness(response, place):
+    """Peak-to-sidelobe ratio: deviations by which the peak is above the mean (Bolme et al. 2010)."""
+    return float((response[place] - response.mean()) / (response.std() + 1e-9))
+
+
+def around(response, place):
+    """The response with the place in its middle."""
+    n = len(response) // 2
+    return np.roll(response, (n - place[0], n - place[1]), (0, 1))

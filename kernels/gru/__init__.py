@@ -42,4 +42,4 @@ def gru_grad(g, hs, xw, h0, R, rb, mask=None, gate=None):
 
 
 # The rungs, from the formula upward.
-from kernels.gru import formula, array, compiled  # noqa: E402, F401, I001
+from kernels.gru import formula, array, compiled, cuda_raw  # noqa: E402, F401, I001

@@ -44,4 +44,4 @@ def lstm_grad(g, states, xw, h0, c0, R, mask=None, gate=None):
 
 
 # The rungs, from the formula upward.
-from kernels.lstm import formula, array, compiled, cuda_numba  # noqa: E402, F401, I001
+from kernels.lstm import formula, array, compiled, cuda_numba, cuda_raw  # noqa: E402, F401, I001

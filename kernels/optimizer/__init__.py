@@ -37,4 +37,4 @@ def adam(w, g, m, v, learning_rate, step, beta_1=0.9, beta_2=0.999, epsilon=1e-7
 
 
 # The rungs, from the formula upward.
-from kernels.optimizer import formula, array, compiled  # noqa: E402, F401, I001
+from kernels.optimizer import formula, array, compiled, cuda_raw  # noqa: E402, F401, I001

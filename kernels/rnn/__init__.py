@@ -34,4 +34,4 @@ def rnn_grad(g, hs, xw, h0, R, mask=None, gate=None):
 
 
 # The rungs, from the formula upward.
-from kernels.rnn import formula, array, compiled  # noqa: E402, F401, I001
+from kernels.rnn import formula, array, compiled, cuda_raw  # noqa: E402, F401, I001

@@ -1,0 +1,54 @@
+"""A whole step of the cell in one kernel, in CUDA C (lstm.cu)."""
+
+from kernels import cuda
+from kernels.backend import array_module
+from kernels.ladder import rung
+from kernels.lstm import lstm, lstm_grad
+from kernels.recurrent import before, rows
+from kernels.through_time import back_through_time
+
+SIDE = 16  # samples, and units, of a block: as in lstm.cu
+_cu = cuda.module(__file__, "lstm.cu")
+
+
+@rung(lstm, device="cuda", why="compiled ahead of its launches, which a short step waits for")
+def cuda_raw(xw, h0, c0, R, mask, gate):
+    n, steps, _ = xw.shape
+    units = h0.shape[1]
+    states = cuda.empty((2, n, steps, units), like=xw)
+    grid = cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)
+    for t in range(steps):
+        _cu["lstm_step"](grid, (SIDE, SIDE), xw, h0, c0, R, mask, states, t, n, steps, units)
+    return states
+
+
+@rung(lstm_grad, device="cuda", why="and it has the gradient gate's limit")
+def cuda_raw(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
+    xp = array_module(xw)
+    n, steps, _ = xw.shape
+    units = h0.shape[1]
+    grid, block = (cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)), (SIDE, SIDE)
+    gates = cuda.empty((n, steps, 4, units), like=xw)
+    everywhen = (*grid, min(steps, 65535))
+    _cu["lstm_gates"](everywhen, block, xw, h0, R, states, gates, n, steps, units)
+    dxw = cuda.empty(xw.shape, like=xw)
+    dh, dc = xp.zeros(h0.shape, h0.dtype), xp.zeros(c0.shape, c0.dtype)
+
+    def back(t, with_product, with_cell):
+        _cu["lstm_back"](
+            grid, block, g, states, gates, c0, R, mask, dxw, dh, dc,
+            1 if gate is None else gate[0], t, n, steps, units, with_product, with_cell,
+        )  # fmt: skip
+
+    back_through_time(back, steps, gate, mask, [dh, dc])
+    return dxw, dh, dc, rows(before(xp, states[0], h0)).T @ rows(dxw)
+
+
+@lstm.rungs["cuda_raw"].needs
+def _(xw, h0, c0, R, mask, gate):
+    return cuda.usable(xw, h0, c0, R)
+
+
+@cuda_raw.needs
+def _(g, states, xw, h0, c0, R, mask, gate):
+    return cuda.usable(g, states, xw, h0, c0, R)

@@ -1,0 +1,134 @@
+// A step of the LSTM in one launch, forward and back through time.
+//
+// A thread owns one unit of one sample and sums all four of its gates, in the order i, f, ĉ, o; a
+// block of 16 samples by 16 units shares states and recurrent weights in shared memory. The gates
+// never travel to memory and back. Sums run in one fixed order: results are the same in every run.
+// xw (N, T, 4U), h0 and c0 (N, U), R (U, 4U), mask (N, T) or null, states (2, N, T, U).
+
+constexpr int SIDE = 16;
+constexpr int GATES = 4;
+
+__device__ float sigmoid(float x) { return 0.5f * tanhf(0.5f * x) + 0.5f; }
+
+// sums[q] = Σ_k h[n, k] R[k, q·U + u] for this thread's n and u. h: the state before step t.
+__device__ void recurrent(const float* h, Index apart, const float* __restrict__ R, Index n,
+                          Index samples, Index u, Index units, float* sums)
+{
+    __shared__ float h_tile[SIDE][SIDE], R_tile[GATES][SIDE][SIDE];
+    const int x = threadIdx.x, y = threadIdx.y;
+    for (int q = 0; q < GATES; q++) sums[q] = 0;
+    for (Index start = 0; start < units; start += SIDE) {
+        const bool inside = n < samples && start + x < units;
+        h_tile[y][x] = inside ? h[n * apart + start + x] : 0;
+        for (int q = 0; q < GATES; q++) {
+            const bool there = start + y < units && u < units;
+            R_tile[q][y][x] = there ? R[(start + y) * GATES * units + q * units + u] : 0;
+        }
+        __syncthreads();
+        for (int k = 0; k < SIDE; k++)
+            for (int q = 0; q < GATES; q++) sums[q] += h_tile[y][k] * R_tile[q][k][x];
+        __syncthreads();
+    }
+}
+
+// The gates of step t, after their squashing: false outside of the arrays.
+__device__ bool cell(const float* __restrict__ xw, const float* h0, const float* __restrict__ R,
+                     const float* states, Index t, Index n, Index samples, Index steps, Index u,
+                     Index units, float* gates)
+{
+    const float* before = t ? states + (t - 1) * units : h0;
+    recurrent(before, t ? steps * units : units, R, n, samples, u, units, gates);
+    if (n >= samples || u >= units) return false;
+    const float* x = xw + (n * steps + t) * GATES * units + u;
+    for (int q = 0; q < GATES; q++) {
+        const float a = x[q * units] + gates[q];
+        gates[q] = q == 2 ? tanhf(a) : sigmoid(a);
+    }
+    return true;
+}
+
+extern "C" __global__ void lstm_step(const float* __restrict__ xw, const float* __restrict__ h0,
+                                     const float* __restrict__ c0, const float* __restrict__ R,
+                                     const bool* __restrict__ mask, float* states, Index t,
+                                     Index samples, Index steps, Index units)
+{
+    const Index n = blockIdx.x * (Index)SIDE + threadIdx.y, u = blockIdx.y * SIDE + threadIdx.x;
+    float gates[GATES];
+    if (!cell(xw, h0, R, states, t, n, samples, steps, u, units, gates)) return;
+    float* hs = states;
+    float* cs = states + samples * steps * units;
+    const Index at = (n * steps + t) * units + u;
+    float h = t ? hs[at - units] : h0[n * units + u];
+    float c = t ? cs[at - units] : c0[n * units + u];
+    if (!mask || mask[n * steps + t]) {
+        c = gates[1] * c + gates[0] * gates[2];
+        h = gates[3] * tanhf(c);
+    }
+    hs[at] = h;
+    cs[at] = c;
+}
+
+// The gates of all steps at once, when all states are known: gates (N, T, 4, U).
+extern "C" __global__ void lstm_gates(const float* __restrict__ xw, const float* __restrict__ h0,
+                                      const float* __restrict__ R, const float* __restrict__ states,
+                                      float* __restrict__ gates, Index samples, Index steps,
+                                      Index units)
+{
+    const Index n = blockIdx.x * (Index)SIDE + threadIdx.y, u = blockIdx.y * SIDE + threadIdx.x;
+    for (Index t = blockIdx.z; t < steps; t += gridDim.z) {
+        float own[GATES];
+        if (!cell(xw, h0, R, states, t, n, samples, steps, u, units, own)) continue;
+        for (int q = 0; q < GATES; q++) gates[((n * steps + t) * GATES + q) * units + u] = own[q];
+    }
+}
+
+// Through step t. dh and dc (N, U) enter as what comes back from step t + 1, but for what passes
+// through its R: with_product adds that. with_cell then writes dxw[:, t] and leaves in dh and dc
+// what goes back to step t - 1.
+extern "C" __global__ void lstm_back(const float* __restrict__ g, const float* __restrict__ states,
+                                     const float* __restrict__ gates, const float* __restrict__ c0,
+                                     const float* __restrict__ R, const bool* __restrict__ mask,
+                                     float* dxw, float* __restrict__ dh, float* __restrict__ dc,
+                                     float scale, Index t, Index samples, Index steps, Index units,
+                                     bool with_product, bool with_cell)
+{
+    __shared__ float da_tile[SIDE][SIDE], R_tile[SIDE][SIDE + 1];
+    const int x = threadIdx.x, y = threadIdx.y;
+    const Index n = blockIdx.x * (Index)SIDE + y, u = blockIdx.y * SIDE + x;
+    const Index width = GATES * units, first = blockIdx.y * SIDE;
+    float sum = 0;
+    for (Index start = 0; with_product && start < width; start += SIDE) {
+        const bool inside = start + x < width;
+        const bool sample = inside && n < samples, row = inside && first + y < units;
+        da_tile[y][x] = sample ? dxw[(n * steps + t + 1) * width + start + x] : 0;
+        R_tile[y][x] = row ? R[(first + y) * width + start + x] : 0;
+        __syncthreads();
+        for (int k = 0; k < SIDE; k++) sum += da_tile[y][k] * R_tile[x][k];
+        __syncthreads();
+    }
+    if (n >= samples || u >= units) return;
+    float d_h = dh[n * units + u] + scale * sum, d_c = dc[n * units + u];
+    if (with_cell) {
+        const Index at = (n * steps + t) * units + u, all = samples * steps * units;
+        float* da = dxw + (n * steps + t) * width + u;
+        d_h += g[at];
+        d_c += g[all + at];
+        if (!mask || mask[n * steps + t]) {
+            const float* gate = gates + (n * steps + t) * width + u;
+            const float i = gate[0], f = gate[units], z = gate[2 * units], o = gate[3 * units];
+            const float c = t ? states[all + at - units] : c0[n * units + u];
+            const float squashed = tanhf(states[all + at]);
+            d_c += d_h * o * (1 - squashed * squashed);
+            da[0] = d_c * z * i * (1 - i);
+            da[units] = d_c * c * f * (1 - f);
+            da[2 * units] = d_c * i * (1 - z * z);
+            da[3 * units] = d_h * squashed * o * (1 - o);
+            d_c *= scale * f;
+            d_h = 0;
+        } else {
+            for (int q = 0; q < GATES; q++) da[q * units] = 0;
+        }
+    }
+    dh[n * units + u] = d_h;
+    dc[n * units + u] = d_c;
+}

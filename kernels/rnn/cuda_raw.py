@@ -1,0 +1,48 @@
+"""A whole step of the cell in one kernel, in CUDA C (rnn.cu)."""
+
+from kernels import cuda
+from kernels.backend import array_module
+from kernels.ladder import rung
+from kernels.recurrent import before, rows
+from kernels.rnn import rnn, rnn_grad
+from kernels.through_time import back_through_time
+
+SIDE = 16  # samples, and units, of a block: as in rnn.cu
+_cu = cuda.module(__file__, "rnn.cu")
+
+
+@rung(rnn, device="cuda", why="a step is one launch: the product and the tanh together")
+def cuda_raw(xw, h0, R, mask, gate):
+    n, steps, units = xw.shape
+    hs = cuda.empty(xw.shape, like=xw)
+    grid = cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)
+    for t in range(steps):
+        _cu["rnn_step"](grid, (SIDE, SIDE), xw, h0, R, mask, hs, t, n, steps, units)
+    return hs
+
+
+@rung(rnn_grad, device="cuda", why="a step is one launch here too")
+def cuda_raw(g, hs, xw, h0, R, mask, gate):  # noqa: F811
+    xp = array_module(xw)
+    n, steps, units = xw.shape
+    grid, block = (cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)), (SIDE, SIDE)
+    dxw, dh = cuda.empty(xw.shape, like=xw), xp.zeros(h0.shape, h0.dtype)
+
+    def back(t, with_product, with_cell):
+        _cu["rnn_back"](
+            grid, block, g, hs, R, mask, dxw, dh,
+            1 if gate is None else gate[0], t, n, steps, units, with_product, with_cell,
+        )  # fmt: skip
+
+    back_through_time(back, steps, gate, mask, [dh])
+    return dxw, dh, rows(before(xp, hs, h0)).T @ rows(dxw)
+
+
+@rnn.rungs["cuda_raw"].needs
+def _(xw, h0, R, mask, gate):
+    return cuda.usable(xw, h0, R)
+
+
+@cuda_raw.needs
+def _(g, hs, xw, h0, R, mask, gate):
+    return cuda.usable(g, hs, xw, h0, R)

@@ -1,0 +1,255 @@
+"""What is measured: for every op a small case, on which rungs are checked against the formula in
+Python loops, and cases of everyday size, on which they are timed. A new ladder needs one entry in
+EXAMPLES; one of which nothing is known is listed as such.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kernels.backend import to_device, to_numpy
+from kernels.conv2d import output_shape
+from kernels.ladder import ladders
+
+TOLERANCE = 1e-4
+
+# Images N, H, W, C -> O channels, K x K, stride, padding: layers of real networks.
+CONVOLUTIONS = {
+    "A: 8x56x56x32 -> 64, 3x3": (8, 56, 56, 32, 64, 3, 1, 1),
+    "B: 8x28x28x64 -> 128, 3x3": (8, 28, 28, 64, 128, 3, 1, 1),
+    "C: 1x125x125x3 -> 32, 3x3": (1, 125, 125, 3, 32, 3, 1, 1),
+    "D: 1x125x125x32 -> 32, 3x3": (1, 125, 125, 32, 32, 3, 1, 1),
+    "E: 8x224x224x3 -> 64, 7x7 stride 2": (8, 224, 224, 3, 64, 7, 2, 3),
+}
+FIRST_LAYERS = "CE"  # their input is the image, which needs no gradient
+
+
+def random(*shape):
+    return np.random.default_rng(math.prod(shape) % 1000).standard_normal(shape)
+
+
+# ------------------------------------------------------------------------------------ convolution
+
+def _conv2d(name, n, h, w, c, o, k, stride, padding, groups=1):
+    oh, ow = ((size + 2 * padding - k) // stride + 1 for size in (h, w))
+    x, kernel, g = random(n, h, w, c), random(k, k, c // groups, o), random(n, oh, ow, o)
+    arrays = {
+        "conv2d": (x, kernel),
+        "conv2d_input_grad": (g, kernel, x.shape),
+        "conv2d_weight_grad": (g, x, kernel.shape),
+    }
+    return *arrays[name], stride, padding, 1, groups
+
+
+def _conv2d_small(name):
+    yield _conv2d(name, 2, 6, 6, 3, 4, 3, 1, 1)
+    yield _conv2d(name, 2, 6, 6, 3, 3, 3, 1, 1, groups=3)
+    yield _conv2d(name, 1, 13, 13, 12, 12, 3, 1, 1)  # enough to do for rungs that decline little
+    yield _conv2d(name, 1, 13, 13, 8, 8, 11, 1, 5)
+
+
+# ------------------------------------------------------------------------------------------- rest
+
+def _pool2d(name, n, h, w, c):
+    x, g = random(n, h, w, c), random(n, h // 2, w // 2, c)
+    arrays = {
+        "max_pool2d": (x,),
+        "max_pool2d_grad": (g, x),
+        "max_pool2d_pick": (random(*x.shape), x),
+        "avg_pool2d": (x,),
+        "avg_pool2d_grad": (g, x.shape),
+    }
+    return *arrays[name], 2
+
+
+def _crop(name, h, w, size):
+    x, boxes, g = random(1, h, w, 3), np.array([[1.3, 2.1, w / 2.5, h / 2.5]]), random(1, size, size, 3)
+    arrays = {
+        "crop": (x, boxes, size),
+        "crop_image_grad": (g, boxes, x.shape),
+        "crop_box_grad": (g, x, boxes),
+    }
+    return arrays[name]
+
+
+def _patch(name, h, w, size):
+    return random(h, w, 3), np.array([[1.3, 2.1, w / 2.5, h / 2.5]]), size
+
+
+def _adam(name, size):
+    return *(random(size) for _ in range(3)), random(size) ** 2, 1e-3, 3
+
+
+def _recurrent(name, n, steps, units):
+    cell = name.removesuffix("_grad")
+    blocks = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
+    xw, weights = random(n, steps, blocks * units), [random(units, blocks * units) / units]
+    first = [random(n, units) for _ in range(2 if cell == "lstm" else 1)]
+    if cell == "gru":
+        weights.append(random(blocks * units))
+    if cell == name:
+        return xw, *first, *weights
+    states = ladders()[cell](xw, *first, *weights)
+    return random(*states.shape), states, xw, *first, *weights
+
+
+def _softmax(name, rows, classes):
+    x, labels = random(rows, classes), np.arange(rows) % classes
+    y = ladders()[name.removesuffix("_grad")](x) if name in ("softmax_grad", "log_softmax_grad") else x
+    arrays = {
+        "softmax": (x,), "log_softmax": (x,),
+        "softmax_grad": (random(rows, classes), y), "log_softmax_grad": (random(rows, classes), y),
+        "softmax_crossentropy": (x, labels),
+        "softmax_crossentropy_grad": (random(rows), x, labels),
+        "sigmoid_crossentropy": (x, (x > 0) * 1.0),
+        "sigmoid_crossentropy_grad": (random(rows, classes), x, (x > 0) * 1.0),
+    }
+    return arrays[name]
+
+
+def _normalization(name, n, pixels, channels, groups):
+    x, gamma, beta = random(n, pixels, channels), random(channels), random(channels)
+    if name == "moments":
+        return x, groups
+    moments = ladders()["moments"](x, groups)
+    if name == "normalize":
+        return x, moments, gamma, beta
+    return random(*x.shape), x, moments, gamma
+
+
+def _cells(name, h, w):
+    return abs(random(1, h, w, 3)) * 60, 4
+
+
+def _gram(name, samples, frequencies, channels):
+    x, f = random(samples, frequencies, channels, 2), random(frequencies, channels, 2)
+    return x, abs(random(samples)), f
+
+
+# op: (how to make its arguments, the small sizes, {label: everyday sizes})
+_CONV = (_conv2d, None, CONVOLUTIONS)
+_POOL = (_pool2d, [(2, 6, 6, 3)], {"8x222x222x32, 2x2": (8, 222, 222, 32)})
+_CUT = (_crop, [(6, 7, 4)], {"1080x1920 -> 128x128": (1080, 1920, 128)})
+_CELL = (_recurrent, [(2, 4, 3)], {"T 32, N 32, 128 units": (32, 32, 128)})
+_LOSS = (_softmax, [(3, 4)], {"4096x1000": (4096, 1000)})
+_NORM = (_normalization, [(2, 6, 4, 2)], {
+    "layer 4096x512": (4096, 1, 512, 1),
+    "batch 8x56x56x64": (1, 8 * 56 * 56, 64, 64),
+})
+_IMAGE = (_cells, [(8, 12)], {"256x256": (256, 256)})
+EXAMPLES = {
+    "conv2d": _CONV, "conv2d_input_grad": _CONV, "conv2d_weight_grad": _CONV,
+    "max_pool2d": _POOL, "max_pool2d_grad": _POOL, "max_pool2d_pick": _POOL,
+    "avg_pool2d": _POOL, "avg_pool2d_grad": _POOL,
+    "crop": _CUT, "crop_image_grad": _CUT, "crop_box_grad": _CUT,
+    "patch": (_patch, [(16, 17, 4)], {"1080x1920 -> 128x128": (1080, 1920, 128)}),
+    "rnn": _CELL, "rnn_grad": _CELL, "gru": _CELL, "gru_grad": _CELL,
+    "lstm": _CELL, "lstm_grad": _CELL,
+    "adam": (_adam, [(5,)], {"10 million": (10**7,)}),
+    "softmax": _LOSS, "softmax_grad": _LOSS, "log_softmax": _LOSS, "log_softmax_grad": _LOSS,
+    "softmax_crossentropy": _LOSS, "softmax_crossentropy_grad": _LOSS,
+    "sigmoid_crossentropy": _LOSS, "sigmoid_crossentropy_grad": _LOSS,
+    "moments": _NORM, "normalize": _NORM, "normalize_grad": _NORM,
+    "hog": _IMAGE, "lab": _IMAGE,
+    "gram": (_gram, [(3, 4, 2)], {"K 30, 33x64, C 32": (30, 33 * 64, 32)}),
+}
+
+
+def small(name):
+    """Small cases of the op, float64, in normal form; none for an op of which nothing is known."""
+    if name in EXAMPLES:
+        make, sizes, _ = EXAMPLES[name]
+        arguments = _conv2d_small(name) if sizes is None else (make(name, *size) for size in sizes)
+        for args in arguments:
+            yield ladders()[name].contract(*args)
+
+
+@dataclasses.dataclass
+class Case:
+    op: str
+    label: str
+    args: list  # float32, in normal form
+    flops: float | None  # of the formula; None where memory is what counts
+
+
+def everyday(name, device="cpu"):
+    """Cases of everyday size of the op, one after the other, in float32."""
+    for label, sizes in EXAMPLES[name][2].items() if name in EXAMPLES else ():
+        if name == "conv2d_input_grad" and label[0] in FIRST_LAYERS:
+            continue
+        args = on_device(ladders()[name].contract(*EXAMPLES[name][0](name, *sizes)), device, True)
+        yield Case(name, label, args, _flops(name, args))
+
+
+def _flops(name, args):
+    if name == "conv2d":
+        x, w, *rest = args
+        return 2 * math.prod(output_shape(x.shape, w.shape, *rest)[:3]) * math.prod(w.shape)
+    if name.startswith("conv2d"):
+        w_shape = args[1].shape if name == "conv2d_input_grad" else args[2]
+        return 2 * math.prod(args[0].shape[:3]) * math.prod(w_shape)
+    if name.removesuffix("_grad") in ("rnn", "gru", "lstm"):
+        grad = name.endswith("_grad")
+        xw = args[2 if grad else 0]
+        weights = max((a for a in args if a.ndim == 2), key=lambda a: a.shape[1])
+        return 2 * math.prod(xw.shape[:2]) * math.prod(weights.shape) * (2 if grad else 1)
+    if name == "gram":
+        return 8 * math.prod(args[0].shape)
+    return None
+
+
+def bytes_of(args, results):
+    """What must move at least: each argument read once, each result written once."""
+    results = results if isinstance(results, tuple) else (results,)
+    return sum(a.nbytes for a in (*args, *results) if hasattr(a, "nbytes"))
+
+
+def on_device(args, device, single=False):
+    """The arguments with a copy of every array on `device`; single: in single precision."""
+    kinds = {"f": np.float32, "c": np.complex64}
+    return [
+        to_device(a.astype(kinds.get(a.dtype.kind, a.dtype) if single else a.dtype), device)
+        if isinstance(a, np.ndarray) else a
+        for a in args
+    ]
+
+
+# ---------------------------------------------------------------------------------------- checking
+
+def check(names, device="cpu"):
+    """Each rung's largest error in float32, relative to the largest number of the formula's result
+    in float64; a list of {op, rung, device, verdict, error, why}."""
+    found = []
+    for name in names:
+        op = ladders()[name]
+        for rung in reversed(op.rungs.values()):
+            where = "cpu" if rung.device == "cpu" else device
+            answer = {"op": name, "rung": rung.name, "device": where, "why": rung.why}
+            found.append({**answer, **_check(rung, op, where)})
+    return found
+
+
+def _check(rung, op, where):
+    refusal = f"nothing is known of {op.name}: add it to EXAMPLES in kernels/bench/cases.py"
+    for args in small(op.name):
+        refusal = rung.refusal(where, on_device(args, "cpu", True))
+        if refusal is None:
+            expected = op.rungs["formula"](*on_device(args, "cpu"))
+            error = largest_error(rung(*on_device(args, where, True)), expected)
+            return {"verdict": "ok" if error < TOLERANCE else "WRONG", "error": error}
+    return {"verdict": "cannot run here", "reason": refusal}
+
+
+def largest_error(results, expected):
+    """Relative to the largest number expected. A NaN is an infinite error."""
+    errors = []
+    for got, want in zip(_tuple(results), _tuple(expected), strict=True):
+        scale = max(np.abs(want).max(initial=0), np.finfo(np.float32).tiny)
+        error = np.abs(to_numpy(got) - want).max(initial=0) / scale
+        errors.append(float(error) if np.isfinite(error) else math.inf)
+    return max(errors)
+
+
+def _tuple(value):
+    return value if isinstance(value, tuple) else (value,)

@@ -1,0 +1,118 @@
+"""Time, and the ceilings that hold on this machine."""
+
+import statistics
+import time
+
+import numpy as np
+
+from kernels.jit import jit, prange, problem, simd, threads
+
+
+def interleave(contestants, seconds, clock=time.perf_counter, turns=3):
+    """{name: [durations]} of functions that take turns: a change of the machine's speed, or a
+    neighbour's load, meets all of them. `seconds`, for each on average, once there are `turns`."""
+    for function in contestants.values():
+        function()  # compiles, allocates, fills caches
+    durations = {name: [] for name in contestants}
+    spent = done = 0
+    while done < turns or spent < seconds * len(contestants):
+        for name, function in contestants.items():
+            start = clock()
+            function()
+            durations[name].append(clock() - start)
+            spent += durations[name][-1]
+        done += 1
+        if done >= 1000:
+            break
+    return durations
+
+
+def clock(count):
+    """CPU time where one thread runs: it does not see the neighbours."""
+    return time.process_time if count == 1 else time.perf_counter
+
+
+def ceilings(count, seconds=0.3):
+    """GFLOP/s of fused multiply-adds from registers and of a matrix product, GB/s of memory."""
+    a = np.random.default_rng(0).standard_normal((1024, 1024), np.float32)
+    long = [np.ones(2**25, np.float32) for _ in range(2)]  # 128 MiB each: no cache holds them
+    contestants = {"sgemm": lambda: a @ a}
+    work = {"sgemm": 2 * 1024**3 / 1e9}
+    if problem() is None:
+        steps, sums = 10**6, np.zeros((threads(), 16), np.float32)
+        contestants["fma"] = lambda: _multiply_add(steps, sums)
+        work["fma"] = 2 * 6 * 16 * steps * len(sums) / 1e9
+        contestants["stream"] = lambda: _stream(*long)
+        work["stream"] = 3 * long[0].nbytes / 1e9  # both are read, one is written
+    else:
+        contestants["stream"] = lambda: np.add(*long, out=long[0])
+        work["stream"] = 3 * long[0].nbytes / 1e9
+    found = interleave(contestants, seconds, clock(count))
+    # The best, not the median: a ceiling is what nothing exceeds.
+    best = {name: work[name] / min(durations) for name, durations in found.items()}
+    best["flops"] = max(best.get("fma", 0), best["sgemm"])
+    return best
+
+
+@jit(parallel=True)
+def _multiply_add(steps, sums):
+    for thread in prange(len(sums)):
+        row = sums[thread]
+        x = simd.load(row, 0)
+        a, b, c, d, e, f = x, x, x, x, x, x  # six lines: as many as registers hold, none waits
+        for _ in range(steps):
+            a, b, c = simd.fma(a, x, x), simd.fma(b, x, x), simd.fma(c, x, x)
+            d, e, f = simd.fma(d, x, x), simd.fma(e, x, x), simd.fma(f, x, x)
+        simd.store(row, 0, (a + b) + (c + d) + (e + f))
+
+
+@jit(parallel=True)
+def _stream(x, y):
+    for part in prange(64):
+        size = x.size // 64
+        for i in range(part * size, (part + 1) * size, 16):
+            simd.store(x, i, simd.load(x, i) + simd.load(y, i))
+
+
+def summary(durations):
+    """Median and quartiles, in milliseconds."""
+    ordered = sorted(1e3 * d for d in durations)
+    quarter = len(ordered) // 4
+    return {
+        "milliseconds": statistics.median(ordered),
+        "quartiles": [ordered[quarter], ordered[-1 - quarter]],
+        "calls": len(ordered),
+    }
+
+
+def interleave_cuda(contestants, seconds):
+    """As `interleave`, by CUDA events on the current stream; PyTorch is run on the same stream."""
+    import cupy
+
+    for function in contestants.values():
+        for _ in range(3):
+            function()
+    cupy.cuda.Device().synchronize()
+    durations = {name: [] for name in contestants}
+    end_of_time = time.perf_counter() + seconds * len(contestants)
+    while time.perf_counter() < end_of_time or not min(map(len, durations.values())):
+        for name, function in contestants.items():
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record()
+            function()
+            end.record()
+            end.synchronize()
+            durations[name].append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
+    return durations
+
+
+def cuda_ceilings():
+    """GB/s of a copy on the device, GFLOP/s of CuPy's float32 matrix product."""
+    import cupy
+
+    x, a = cupy.ones(2**28, cupy.float32), cupy.ones((4096, 4096), cupy.float32)
+    y = cupy.empty_like(x)
+    found = interleave_cuda({"stream": lambda: cupy.copyto(y, x), "sgemm": lambda: a @ a}, 0.5)
+    best = {"stream": 2 * x.nbytes / 1e9 / min(found["stream"]),
+            "sgemm": 2 * 4096**3 / 1e9 / min(found["sgemm"])}
+    return {**best, "flops": best["sgemm"]}

@@ -1,0 +1,140 @@
+"""What `python -m kernels bench` prints and draws."""
+
+
+def print_checks(checks):
+    for check in checks:
+        says = f"error {check['error']:.1e}" if "error" in check else check["reason"]
+        print(f"{check['op']:<26}{check['rung']:<12}{check['device']:<5}{check['verdict']}: {says}")
+
+
+def print_ceilings(ceilings, threads):
+    print(
+        f"\n{threads} thread{'s' * (threads > 1)}: {ceilings['flops']:.0f} GFLOP/s at most "
+        f"(matrix product {ceilings['sgemm']:.0f}), {ceilings['stream']:.1f} GB/s from memory"
+    )
+
+
+def rate(answer, ceilings):
+    """A row for each contestant of a case, printed: its speed, and what share of the ceiling it is.
+
+    The ceiling of a case is the time that its operations take at the highest speed, or its bytes
+    from memory, whichever is longer. Winograd and FFT do fewer operations than the formula, whose
+    operations are counted: they may exceed 100 %.
+    """
+    if answer["op"] == "scaling":
+        return _scaling(answer)
+    if "megabytes" in answer:
+        return [_memory(answer)]
+    where = f"{answer['threads']} thread{'s' * (answer['threads'] > 1)}, {answer['allocator']} allocator"
+    print(f"\n{answer['op']} {answer['case']}   [{where}]")
+    best = min((t["milliseconds"] for name, t in answer["times"].items() if is_peer(name)),
+               default=None)
+    rows = []
+    for name, times in answer["times"].items():
+        row = {key: answer[key] for key in ("op", "case", "threads", "allocator")}
+        row |= {"name": name, **times, "must": answer.get("must") if not is_peer(name) else None}
+        seconds = times["milliseconds"] / 1e3
+        flops, moved = answer.get("flops"), answer.get("bytes")
+        row |= {"value": answer["value"]} if "value" in answer else {}
+        row["ratio"] = best and best / times["milliseconds"]
+        row["chosen"] = name == answer.get("chosen")
+        text = f"  {'>' if row['chosen'] else ' '} {name:<22}{times['milliseconds']:10.3f} ms"
+        if moved:
+            row["bytes"], row["gbytes_per_second"] = moved, moved / seconds / 1e9
+            floor = moved / ceilings["stream"] / 1e9
+            speed = f"{row['gbytes_per_second']:8.1f} GB/s"
+            if flops:
+                row["flops"], row["gflops_per_second"] = flops, flops / seconds / 1e9
+                floor = max(floor, flops / ceilings["flops"] / 1e9)
+                speed = f"{row['gflops_per_second']:8.1f} GFLOP/s"
+            row["percent_of_ceiling"] = 100 * floor / seconds
+            text += f"{speed:<17}{row['percent_of_ceiling']:5.0f} % of the ceiling"
+        if best and not is_peer(name):
+            text += f"   {row['ratio']:.2f} x PyTorch" + (f", must {row['must']}" if row["must"] else "")
+        print(text, flush=True)
+        rows.append(row)
+    return rows
+
+
+def _scaling(answer):
+    print(f"\nscaling: nanoseconds for a pixel of 32 -> 64 channels, 3x3, by {answer['case']}")
+    rows = []
+    for name, times in answer["times"].items():
+        nanoseconds = 1e6 * times["milliseconds"] / answer["pixels"][name]
+        print(f"    {name:<22}{nanoseconds:10.1f} ns")
+        rows.append({"op": "scaling", "case": answer["case"], "name": name,
+                     "nanoseconds_per_pixel": nanoseconds, **times})
+    return rows
+
+
+def _memory(answer):
+    megabytes = answer["megabytes"]
+    print(f"\n{answer['case']}: " + ", ".join(f"{name} {m:.0f}" for name, m in megabytes.items()))
+    least = min((m for name, m in megabytes.items() if is_peer(name)), default=None)
+    row = {key: answer[key] for key in ("op", "case", "threads", "allocator", "must", "megabytes")}
+    return {**row, "name": "api", "ratio": least and least / megabytes["api"]}
+
+
+def is_peer(name):
+    return name.startswith("torch")
+
+
+def print_summary(rows):
+    """The rows that have something to reach: the public API's."""
+    rows = [row for row in rows if row.get("must")]
+    if rows:
+        print(f"\n{'must be reached':<58}{'threads':>8}{'allocator':>10}{'must':>7}{'got':>7}")
+    for row in rows:
+        got, must = row.get("value", row["ratio"]), row["must"]
+        if got is None:
+            continue
+        reached = got <= must if "value" in row else got >= must
+        label = f"{row['op']} {row['case']}: {row['name']}"
+        print(f"{label:<58}{row['threads']:>8}{row['allocator']:>10}{must:7.2f}{got:7.2f}"
+              + ("" if reached else "   missed"))
+
+
+def plot(results, path):
+    """A roofline: operations for each byte against operations in a second, every rung a point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    counts = sorted(results["ceilings"], key=int)
+    figure, panels = plt.subplots(1, len(counts), figsize=(11 * len(counts), 8), squeeze=False)
+    for axes, count in zip(panels[0], counts):
+        ceiling = results["ceilings"][count]
+        rows = [row for row in results["rows"] if row.get("bytes") and row["allocator"] == "default"
+                and str(row["threads"]) == count]
+        intensity = np.geomspace(0.01, 1e4, 200)
+        roof = np.minimum(ceiling["flops"], intensity * ceiling["stream"])
+        axes.plot(intensity, roof, color="0.3")
+        axes.annotate(f"{ceiling['flops']:.0f} GFLOP/s", (1e4, ceiling["flops"]), (-4, 4),
+                      textcoords="offset points", ha="right", color="0.3")
+        axes.annotate(f"{ceiling['stream']:.0f} GB/s", (intensity[20], roof[20]), (-4, 4),
+                      textcoords="offset points", ha="right", color="0.3")
+        ops = list(dict.fromkeys(row["op"] for row in rows))
+        colours = plt.get_cmap("tab20")(np.linspace(0, 1, max(len(ops), 2)))
+        marks = dict(zip(dict.fromkeys(row["name"] for row in rows), "osD^vP*Xph8<>d"))
+        for row in sorted(rows, key=lambda row: row["gbytes_per_second"]):
+            work = row.get("flops") or row["bytes"] / 4  # memory bound: one operation a number
+            x, y = work / row["bytes"], work / row["milliseconds"] / 1e6
+            axes.scatter(x, y, s=44, color=colours[ops.index(row["op"])], alpha=0.85,
+                         marker=marks.get(row["name"], "."), edgecolors="0.2", linewidths=0.4)
+        axes.set(xscale="log", yscale="log", xlim=(0.1, 1e3), ylim=(0.05, 2 * ceiling["flops"]),
+                 xlabel="operations for each byte from memory (FLOP/B)", ylabel="speed (GFLOP/s)",
+                 title=f"{count} thread{'s' * (count != '1')}")
+        axes.grid(True, which="major", color="0.9")
+        colour_key = [plt.Line2D([], [], ls="", marker="o", color=c, label=op)
+                      for op, c in zip(ops, colours)]
+        mark_key = [plt.Line2D([], [], ls="", marker=m, color="0.4", label=name)
+                    for name, m in marks.items()]
+        first = axes.legend(handles=colour_key, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8,
+                            title="op", frameon=False)
+        axes.add_artist(first)
+        axes.legend(handles=mark_key, loc="lower left", bbox_to_anchor=(1.01, 0), fontsize=8,
+                    title="rung", frameon=False)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)

@@ -1,0 +1,152 @@
+"""`python -m kernels bench` on tiny shapes: what it measures, prints, writes and draws."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import kernels
+from kernels import bench
+from kernels.bench import cases, child, measure, peers, report
+
+TINY = {"adam": (100,), "max_pool2d": (1, 8, 8, 4), "conv2d": (1, 8, 8, 4, 4, 3, 1, 1)}
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Tiny everyday cases, measured here and not in child processes."""
+    for name, size in TINY.items():
+        make, small, _ = cases.EXAMPLES[name]
+        monkeypatch.setitem(cases.EXAMPLES, name, (make, small, {"tiny": size}))
+    monkeypatch.setattr(measure, "ceilings", lambda count: {"sgemm": 50.0, "flops": 60.0, "stream": 9.0})
+
+    def here(module, task):
+        answers = []
+        if module == "kernels.bench.child":
+            monkeypatch.setattr(child, "show", lambda answer: answers.append(answer))
+            child.main(task)
+        return json.loads(json.dumps(answers))
+
+    monkeypatch.setattr(bench, "answers_of", here)
+
+
+def test_json_and_plot(tiny, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file, picture = tmp_path / "a.json", tmp_path / "a.png"
+    assert bench.bench("adam", file, picture, threads=[1], seconds=0.001) == 0
+    results = json.loads(file.read_text())
+    assert {check["verdict"] for check in results["checks"]} <= {"ok", "cannot run here"}
+    names = {row["name"] for row in results["rows"] if row["allocator"] == "default"}
+    eligible = {name for name, rung in kernels.ladders()["adam"].rungs.items()
+                if rung.device != "cuda" and (name != "compiled" or kernels.jit.usable() is True)}
+    assert names - {"torch default", "torch fused"} == eligible - {"formula"}
+    for row in results["rows"]:
+        assert row["bytes"] == 28 * 100  # w, g, m, v are read, w, m, v are written
+        seconds = row["milliseconds"] / 1e3
+        assert row["gbytes_per_second"] == pytest.approx(2800 / seconds / 1e9)
+        assert row["percent_of_ceiling"] == pytest.approx(100 * row["gbytes_per_second"] / 9)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "GB/s" in capsys.readouterr().out
+
+
+def test_a_wrong_rung_is_reported(tiny, capsys, monkeypatch):
+    rung = kernels.ladders()["adam"].rungs["array"]
+
+    def wrong(*args, f=rung.function):
+        w, m, v = f(*args)
+        w *= 1.01
+        return w, m, v
+
+    monkeypatch.setattr(rung, "function", wrong)
+    assert bench.bench("adam", threads=[1], seconds=0.001) == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if "WRONG" in line)
+    assert line.split()[:2] == ["adam", "array"]
+
+
+def test_a_result_that_is_not_a_number_is_wrong():
+    assert cases.largest_error(np.array([1.0, np.nan]), np.ones(2)) == np.inf
+    assert cases.largest_error(np.array([1.0, 3.0]), np.array([1.0, 2.0])) == 0.5
+
+
+def test_every_ladder_has_an_example():
+    assert set(kernels.ladders()) <= set(cases.EXAMPLES), "see kernels/bench/cases.py"
+
+
+def test_a_ladder_without_an_example_is_told_of(monkeypatch):
+    monkeypatch.delitem(cases.EXAMPLES, "adam")
+    assert all("add it to EXAMPLES" in check["reason"] for check in cases.check(["adam"]))
+    assert list(cases.everyday("adam")) == []
+
+
+def test_operations_are_counted_as_the_formula_does_them(tiny):
+    case = next(cases.everyday("conv2d"))
+    assert case.flops == 2 * 8 * 8 * 4 * 9 * 4
+    x, w = case.args[:2]
+    assert cases.bytes_of(case.args, x) == 2 * x.nbytes + w.nbytes
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_peers_compute_the_same(name, tiny):
+    torch = pytest.importorskip("torch")
+    args = cases.on_device(next(cases.small(name)), "cpu", True)
+    if name == "adam":  # PyTorch's begins with zeros; that it runs is what is tested
+        return [step() for step in peers.contestants(name, args).values()]
+    expected = kernels.ladders()[name].rungs["formula"](*args)
+    found = peers.contestants(name, args)
+    assert set(found) == {"torch NCHW", "torch channels_last"}
+    for function in found.values():
+        y = function()
+        assert isinstance(y, torch.Tensor)
+        np.testing.assert_allclose(y.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+
+
+def test_contestants_take_turns():
+    order, now = [], iter(range(1000))
+    found = measure.interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+                               seconds=0, clock=lambda: next(now))
+    assert order == ["a", "b"] * 4 and found == {"a": [1] * 3, "b": [1] * 3}  # the first is warming up
+    assert measure.summary([3.0, 1.0, 2.0])["milliseconds"] == 2000
+
+
+def test_scaling_prints_time_for_a_pixel(capsys):
+    rows = list(child.scaling(0.0, factors=(1, 2)))
+    assert [row["case"] for row in rows] == ["batch", "area"]
+    printed = [report.rate(row, {}) for row in rows]
+    assert all(row["nanoseconds_per_pixel"] > 0 for rows in printed for row in rows)
+    assert "forward + backward 2x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rung", ["im2col", "direct", "winograd"])
+@pytest.mark.parametrize("what", ["batch", "area"])
+def test_memory_grows_no_faster_than_the_image(rung, what):
+    """Operations are those of the shape; what a rung holds besides its result is bounded."""
+    if kernels.ladders()["conv2d"].rungs[rung].refusal("cpu", _conv2d_args(1, 16)) is not None:
+        pytest.skip(f"{rung} cannot run here")
+
+    def extra(n, side):
+        args = _conv2d_args(n, side)
+        run = kernels.ladders()["conv2d"].rungs[rung]
+        run(*args)
+        kernels.memory.release()
+        tracemalloc.start()
+        y = run(*args)
+        peak = tracemalloc.get_traced_memory()[1] - y.nbytes
+        tracemalloc.stop()
+        return peak
+
+    small = extra(1, 32)
+    large = extra(16, 32) if what == "batch" else extra(1, 128)
+    assert large <= 16 * small + 2**20 and large <= 64 * 2**20
+
+
+def _conv2d_args(n, side):
+    args = cases.EXAMPLES["conv2d"][0]("conv2d", n, side, side, 16, 16, 3, 1, 1)
+    return cases.on_device(kernels.ladders()["conv2d"].contract(*args), "cpu", True)
+
+
+def test_without_cuda_it_says_what_is_missing(capsys):
+    if kernels.backend.cuda_is_available():
+        pytest.skip("there is a GPU")
+    assert bench.bench("adam", device="cuda") == 1
+    assert "CUDA cannot be used here" in capsys.readouterr().out

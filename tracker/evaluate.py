@@ -326,7 +326,7 @@ def evaluate_command(data_folder, trackers=None, jobs=1, json=None, max_frames=N
         report = replace(report, attributes=find_attributes(sequences))
     console.print(report.sequence_table(), report.table())
     for note in report.notes():
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(console, note)
     if json:
         report.to_json(json)
     if html:
@@ -335,14 +335,19 @@ def evaluate_command(data_folder, trackers=None, jobs=1, json=None, max_frames=N
     if results:
         report.to_got10k(results)
     for written in filter(None, (json, html, results)):
-        console.print(f"written: {written}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"written: {written}")
     return report
+
+
+def say(console, text):
+    """Print a line as it is: no markup in names, and paths are not broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def found_sequences(folder, console, max_frames=None, one_based=False):
     """The sequences in a folder, after a line that says what was recognised."""
     sequences = find_sequences(folder, one_based)
-    console.print(f"{folder}: {describe(sequences)}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{folder}: {describe(sequences)}")
     return [s.head(max_frames) for s in sequences] if max_frames else sequences
 
 
@@ -376,12 +381,12 @@ def bar(console, total):
             yield step
         except KeyboardInterrupt:
             progress.stop()
-            console.print(f"interrupted: {made + kept} of {total} tracks are kept; the same "
-                          "command goes on from here", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"interrupted after {made + kept} of {total} tracks; these are kept, the "
+                         "same command goes on from here")
             raise
     if kept:
-        console.print(f"{kept} of {made + kept} tracks were kept from earlier runs (--fresh makes "
-                      "them anew)", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"{kept} of {made + kept} tracks were kept from earlier runs (--fresh makes "
+                     "them anew)")
 
 
 def makers_of(trackers):

@@ -14,6 +14,7 @@ The target is absent where the true box has a nan or no area. Two rules for such
     Huang, Zhao, Huang: GOT-10k (TPAMI 2019), AO and SR
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,13 @@ def got10k_scores(overlaps):
     return {"ao": float(overlaps.mean()),
             "sr50": float((overlaps > 0.5).mean()),
             "sr75": float((overlaps > 0.75).mean())}
+
+
+def finite_mean(values):
+    """The mean of those of the values (m,) that are finite; nan if none is."""
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else math.nan
 
 
 def _aligned(predicted, truth):

@@ -68,6 +68,9 @@ def _clear(frames, n_truth):
     matches = switches = misses = false = 0
     overlap, stretches = 0., np.zeros(n_truth)
     for ids, said, similar in frames:
+        if not len(ids) or not len(said):   # as TrackEval: such a frame interrupts nothing
+            misses, false = misses + len(ids), false + len(said)
+            continue
         kept = said[None, :] == present[ids][:, None]                   # (k, l)
         value = np.where(similar >= OVERLAP - EPSILON, 1000. * kept + similar, 0)
         rows, columns = linear_sum_assignment(value, maximize=True)

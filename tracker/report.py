@@ -105,7 +105,7 @@ def _timelines(report, ranked):
         curves = []
         for number, name in shown:
             overlaps = _overlaps(report.outcomes[name][i], sequence)
-            curves.append((number, name, [_mean(overlaps[b]) for b in blocks]))
+            curves.append((number, name, [metrics.finite_mean(overlaps[b]) for b in blocks]))
         parts.append(plot(sequence.name, np.arange(len(blocks)), curves, "", small=True))
     legend = "".join(f"<span>{series_label(*series)}</span>" for series in shown)
     return (f"<div class=legend>{legend}</div><p class=note>From 0 at the bottom to 1; a gap where "
@@ -187,11 +187,6 @@ def _notes(report):
         "truth has it.",
     )
     return "<ul class=note>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def _mean(values):
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else math.nan
 
 
 def _number(value, form):

@@ -35,6 +35,7 @@ from tracker.evaluate import (
     found_sequences,
     loadable,
     makers_of,
+    say,
     split_names,
     tracks,
 )
@@ -205,7 +206,7 @@ def robustness_command(data_folder, trackers=None, jobs=1, json=None, max_frames
     notes += [f"{name} failed and scores 0 on {text}"
               for name, texts in result["errors"].items() for text in texts]
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(console, note)
     if json:
         content = {"data": describe(sequences), **result,
                    "levels": {kind: list(levels) for kind, (_, levels) in CURVES.items()}}
@@ -216,7 +217,7 @@ def robustness_command(data_folder, trackers=None, jobs=1, json=None, max_frames
         with replacing(html) as partial:
             partial.write_text(_page(result, sequences, notes), encoding="utf-8")
     for written in filter(None, (json, html)):
-        console.print(f"written: {written}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"written: {written}")
     return result
 
 

@@ -1,4 +1,6 @@
 import importlib.abc
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import tracker
 from tracker.baselines import ConstantVelocity, KeepFirst
 from tracker.boxes import centre
-from tracker.opencv import OpenCVTracker, import_cv2
+from tracker.opencv import NANO_FILES, OpenCVTracker, import_cv2
 
 cv2 = pytest.importorskip("cv2")
 FRAME = np.zeros((100, 160, 3), np.uint8)
@@ -155,3 +157,43 @@ def test_names_and_the_default():
         tracker.load("nope")
     assert set(tracker.available()) == set(tracker.names())
     assert tracker.available()["velocity"] is None
+
+
+class _FakeNano(_FakeCV2):
+    class TrackerNano_Params:
+        backbone = neckhead = ""
+
+    class TrackerNano(_FakeCV2.TrackerMIL):
+        @classmethod
+        def create(cls, params):
+            _FakeNano.given = params.backbone, params.neckhead
+            return cls()
+
+
+def test_nano_gets_its_two_files_or_says_where_they_come_from(monkeypatch, tmp_path):
+    monkeypatch.setattr("tracker.opencv.import_cv2", lambda: _FakeNano)
+    monkeypatch.delenv("MINIDEEP_NANO", raising=False)
+    with pytest.raises(FileNotFoundError, match="MINIDEEP_NANO=FOLDER says where they are$"):
+        tracker.load("Nano")
+    monkeypatch.setenv("MINIDEEP_NANO", str(tmp_path))
+    (tmp_path / NANO_FILES[0]).write_bytes(b"1")
+    assert f"and {tmp_path} lacks them" in tracker.available()["Nano"]
+    (tmp_path / NANO_FILES[1]).write_bytes(b"2")
+    t = tracker.load("Nano")
+    t.init(FRAME, (10, 20, 30, 40))
+    assert _FakeNano.given == tuple(str(tmp_path / name) for name in NANO_FILES)
+    assert t.update(FRAME).lost
+
+
+def test_the_folder_of_peers_is_taken_where_it_is(tmp_path):
+    """In a process of its own: cv2 is loaded once."""
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text("__version__ = 'peer'")
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('taken from the peers')")
+    code = ("from tracker.opencv import import_cv2, version; print(import_cv2().__version__); "
+            "import numpy, sys; print(version()); print(any('peers' in p for p in sys.path))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "MINIDEEP_PEERS": str(tmp_path)}, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "peer" and lines[1].startswith("peer ") and str(tmp_path) in lines[1]
+    assert lines[2] == "False"

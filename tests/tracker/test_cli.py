@@ -120,6 +120,30 @@ def test_evaluate(images, tmp_path):
     assert "there are no images" in refuse("evaluate", _only_boxes(tmp_path))
 
 
+def test_evaluate_writes_a_page_and_says_what_it_recognised(images, tmp_path):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    result = call("evaluate", images, "--trackers", "first", "--html", tmp_path / "a.html",
+                  "--results", tmp_path / "results", "--one-based")
+    assert result.exit_code == 0, result.output
+    assert "1 sequence (folder layout), 4 frames" in result.output
+    assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
+    boxes = (tmp_path / "results" / "first" / "frames" / "frames_001.txt").read_text()
+    assert boxes.startswith("9.000,19.000,10.000,8.000")
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 3)
+    line = refuse("evaluate", images)
+    assert "4 frames but 3 boxes" in line and "groundtruth.txt" in line
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    assert "'psychic'" in refuse("evaluate", images, "--trackers", "psychic")
+
+
+def test_robustness(images):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    result = call("robustness", images, "--trackers", "first")
+    assert result.exit_code == 0, result.output
+    assert "success AUC against frame rate" in result.output
+    assert "'psychic'" in refuse("robustness", images, "--trackers", "psychic")
+
+
 def test_train_says_what_data_it_wants(tmp_path):
     assert "no training data" in refuse("train", "recurrent", tmp_path, "--output", tmp_path / "out")
 

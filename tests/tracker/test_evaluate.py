@@ -1,13 +1,15 @@
 import functools
 import json
 import os
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tracker
-from tracker import State, evaluate, metrics
+from tracker import State, cache, evaluate, metrics
 from tracker.sequences import ImageFrames, Sequence, find_sequences
 
 cv2 = pytest.importorskip("cv2")
@@ -199,3 +201,260 @@ def test_the_command_prints_tables_and_writes_json(tmp_path, capsys):
         assert "opencv-contrib-python" in text.replace("\n", "")
     assert report.outcomes["first"][0].updates == 5
     assert json.loads(path.read_text())["trackers"]["velocity"]["auc"] == pytest.approx(20 / 21)
+
+
+# ------------------------------------------------------------------------------- what is kept
+
+
+class Counting:
+    """Keeps the first box and counts how often one was started."""
+
+    started = 0
+
+    def init(self, frame, box):
+        self.box = tuple(map(float, box))
+        Counting.started += 1
+
+    def update(self, frame):
+        return State(self.box, confidence=.5, lost=int(frame[0, 0, 0]) == 6)
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """The tracker "first" counts."""
+    monkeypatch.setitem(tracker._MAKERS, "first", Counting)
+    monkeypatch.setattr(Counting, "started", 0)
+    return Counting
+
+
+def folder_of(tmp_path, *sequences):
+    for sequence in sequences:
+        write(tmp_path / "data", sequence)
+    return tmp_path / "data"
+
+
+def test_tracks_are_kept_until_a_file_changes(tmp_path, counting):
+    folder = folder_of(tmp_path, moving("a"), moving("b", n=12))
+    once = evaluate.evaluate(find_sequences(folder), ["first"])
+    assert counting.started == 2 and not any(o.kept for o in once.outcomes["first"])
+    seen = []
+    again = evaluate.evaluate(find_sequences(folder), ["first"], progress=seen.append)
+    assert counting.started == 2 and len(seen) == 4 and all(o.kept for o in seen)
+    for one, other in zip(once.outcomes["first"], again.outcomes["first"]):
+        assert one.summary() == other.summary()
+        for name, value in vars(one.track).items():
+            np.testing.assert_array_equal(value, getattr(other.track, name))
+    assert once.outcomes["first"][0].track.lost.sum() == 1
+    evaluate.evaluate(find_sequences(folder), ["first"], fresh=True)
+    assert counting.started == 4
+    # an image, a box, or fewer frames: only what changed is tracked again
+    cv2.imwrite(str(folder / "a" / "img" / "0003.png"), np.full((48, 64, 3), 9, np.uint8))
+    evaluate.evaluate(find_sequences(folder), ["first"])
+    assert counting.started == 5
+    boxes = folder / "b" / "groundtruth_rect.txt"
+    boxes.write_text(boxes.read_text().replace("1.2", "1.3"))
+    evaluate.evaluate(find_sequences(folder), ["first"])
+    assert counting.started == 6
+    evaluate.evaluate([s.head(5) for s in find_sequences(folder)], ["first"])
+    assert counting.started == 8
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    class Interrupted(Counting):
+        def update(self, frame):
+            if Counting.started == 3:
+                raise KeyboardInterrupt
+            return super().update(frame)
+
+    folder = folder_of(tmp_path, *(moving(name) for name in "abcd"))
+    monkeypatch.setitem(tracker._MAKERS, "first", Interrupted)
+    monkeypatch.setattr(Counting, "started", 0)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate_command(folder, "first")
+    assert "interrupted after 2 of 8 tracks" in capsys.readouterr().out
+    assert len(list((tmp_path / "cache" / "tracks").iterdir())) == 2        # whole ones only
+    report = evaluate.evaluate_command(folder, "first")
+    assert Counting.started == 5        # c, which was broken off, again; and d
+    assert [o.kept for o in report.outcomes["first"]] == [True, True, False, False]
+    assert "2 of 8 tracks were kept" in capsys.readouterr().out
+
+
+def test_errors_are_not_kept(tmp_path, monkeypatch):
+    folder = folder_of(tmp_path, moving("a"))
+    monkeypatch.setitem(tracker._MAKERS, "first",
+                        lambda: Scripted(moving().boxes, fail_at=3))
+    assert evaluate.evaluate(find_sequences(folder), ["first"]).errors("first")
+    monkeypatch.setitem(tracker._MAKERS, "first", lambda: Scripted(moving().boxes))
+    assert not evaluate.evaluate(find_sequences(folder), ["first"]).errors("first")
+
+
+def test_a_damaged_or_unwritable_cache_only_costs_time(tmp_path, counting, monkeypatch):
+    folder = folder_of(tmp_path, moving("a"))
+    evaluate.evaluate(find_sequences(folder), ["first"])
+    for file in (tmp_path / "cache" / "tracks").iterdir():
+        file.write_bytes(file.read_bytes()[:200])
+    assert not evaluate.evaluate(find_sequences(folder), ["first"]).errors("first")
+    assert counting.started == 2
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINIDEEP_CACHE", str(tmp_path / "file"))
+    assert not evaluate.evaluate(find_sequences(folder), ["first"]).errors("first")
+
+
+def test_frames_in_memory_are_not_kept(counting):
+    for _ in range(2):
+        evaluate.evaluate([moving()], ["first"])
+    assert counting.started == 2
+
+
+def test_processes_keep_their_tracks_too(tmp_path):
+    sequences = find_sequences(folder_of(tmp_path, moving("a"), moving("b")))
+    evaluate.evaluate(sequences, ["first"], jobs=2)
+    report = evaluate.evaluate(sequences, ["first"])
+    assert all(o.kept for outcomes in report.outcomes.values() for o in outcomes)
+
+
+def test_the_fingerprint_knows_sources_weights_and_settings(tmp_path, monkeypatch):
+    for name in ("tracker/__init__.py", "tracker/recurrent.py", "tracker/boxes.py",
+                 "tracker/window.py", "tracker/opencv.py", "minideep/a/b.py", "kernels/c.cu",
+                 "kernels/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("from tracker import opencv\n" if "window" in name else "")
+    (tmp_path / "tracker" / "__init__.py").write_text("def f():\n  import tracker.window\n")
+    (tmp_path / "tracker" / "recurrent.py").write_text(
+        "from tracker import boxes\ndef f():\n  from minideep import a\n")
+    (tmp_path / "tracker" / "weights").mkdir()
+    (tmp_path / "tracker" / "weights" / "w.safetensors").write_text("1")
+    monkeypatch.setattr(cache, "ROOT", tmp_path)
+
+    def now(name="recurrent", module="tracker.recurrent"):
+        cache.fingerprint.cache_clear()
+        return cache.fingerprint(name, module)
+
+    last = now()
+    assert now() == last and now("other") != last
+    for changed in ("tracker/recurrent.py", "tracker/boxes.py", "minideep/a/b.py", "kernels/c.cu",
+                    "kernels/__init__.py", "tracker/weights/w.safetensors", "tracker/__init__.py"):
+        with open(tmp_path / changed, "a") as file:
+            file.write("# more")
+        assert now() != last, changed
+        last = now()
+    for unused in ("tracker/window.py", "tracker/opencv.py"):
+        (tmp_path / unused).write_text("# else")
+        assert now() == last, unused
+    monkeypatch.setenv("MINIDEEP_KERNELS", "conv2d=im2col")
+    assert now() != last
+    monkeypatch.delenv("MINIDEEP_KERNELS")
+    # a baseline does not use the engine; OpenCV's trackers are OpenCV
+    (tmp_path / "tracker" / "baselines.py").write_text("import tracker.boxes")
+    first, mil = now("first", "tracker.baselines"), now("MIL", "tracker.opencv")
+    (tmp_path / "minideep" / "a" / "b.py").write_text("new")
+    assert now("first", "tracker.baselines") == first and now("MIL", "tracker.opencv") == mil
+    (tmp_path / "tracker" / "boxes.py").write_text("new")
+    assert now("first", "tracker.baselines") != first and now("MIL", "tracker.opencv") == mil
+    cache.fingerprint.cache_clear()
+
+
+def test_the_sources_of_the_real_trackers():
+    def names(module):
+        return {str(f.relative_to(cache.ROOT)).replace(os.sep, "/") for f in cache._sources(module)}
+
+    used = names("tracker.recurrent")
+    assert {"tracker/recurrent.py", "tracker/boxes.py", "tracker/__init__.py",
+            "minideep/tensor.py"} <= used
+    assert any(name.startswith("kernels/conv2d/") for name in used)
+    assert not {"tracker/evaluate.py", "tracker/report.py", "tracker/training.py"} & used
+    assert names("tracker.baselines") == {"tracker/baselines.py", "tracker/boxes.py",
+                                          "tracker/__init__.py"}
+
+
+# ------------------------------------------------------------------------------- what is written
+
+
+def test_attributes_and_curves_are_in_the_report(tmp_path):
+    tagged = moving("a", n=8)
+    dark = np.arange(8) >= 4
+    tagged = Sequence("a", tagged.frames, tagged.boxes, attributes={"dark": dark})
+    whole = moving("b", n=6, step=5)
+    report = evaluate.Report(
+        evaluate.evaluate([tagged, whole], ["first"]).outcomes, {}, "lasot", [tagged, whole],
+        {"dark": {"a": dark}, "gone": {"b": np.arange(6) < 0}})
+    scores = report.by_attribute("first")
+    still = np.tile(tagged.boxes[0], (8, 1))
+    assert scores["dark"] == pytest.approx(
+        metrics.one_pass(still[dark], tagged.boxes[dark]).auc)
+    assert np.isnan(scores["gone"])
+    curve = report.curve("velocity", "success")
+    assert curve.shape == (21,) and curve[0] == 1 and curve[-1] == 0
+    report.to_json(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content["attributes"] == {"dark": ["a"], "gone": ["b"]}
+    assert content["trackers"]["first"]["attributes"]["gone"] is None
+    assert content["trackers"]["velocity"]["curves"]["success"] == pytest.approx(list(curve))
+    assert content["data"].startswith("2 sequences")
+
+
+def test_tracks_in_got10ks_format(tmp_path):
+    folder = folder_of(tmp_path, moving("a", n=5))
+    evaluate.evaluate_command(folder, "first", results=tmp_path / "results")
+    boxes = np.loadtxt(tmp_path / "results" / "velocity" / "a" / "a_001.txt", delimiter=",")
+    np.testing.assert_allclose(boxes, moving(n=5).boxes)
+    times = np.loadtxt(tmp_path / "results" / "first" / "a" / "a_time.txt")
+    assert times.shape == (5,) and times[0] == 0 and (times[1:] >= 0).all()
+
+
+def test_the_page_is_one_file_with_everything(tmp_path, capsys):
+    folder = folder_of(tmp_path, moving("one & <two>", n=30, step=1.5), moving("b", absent=(4,)))
+    page = tmp_path / "page.html"
+    evaluate.evaluate_command(folder, "first,MIL,KCF", html=page)
+    text = page.read_text()
+    assert "one &amp; &lt;two&gt;" in text and "<two>" not in text
+    assert not any(word in text for word in ("http://", "src='http", "<script", "@import", "url("))
+    for word in ("<svg", "data:image/jpeg;base64,", "Worst moments of MIL", "absence",
+                 "prefers-color-scheme: dark", 'name="viewport"', "Overlap over time"):
+        assert word in text, word
+    if tracker.available()["KCF"]:
+        assert "KCF is not available" in text and "make peers" in text
+    import html.parser
+
+    class Balanced(html.parser.HTMLParser):
+        open_tags = []
+
+        def handle_starttag(self, tag, attributes):
+            if tag not in ("meta", "img"):
+                self.open_tags.append(tag)
+
+        def handle_startendtag(self, tag, attributes):
+            pass
+
+        def handle_endtag(self, tag):
+            assert self.open_tags.pop() == tag
+
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open_tags == []
+
+
+def test_worst_moments_are_the_longest_stretches():
+    from tracker.report import worst_moments
+    sequences = [moving("a", n=20, step=0), moving("b", n=20, step=0, absent=(3, 4)),
+                 moving("c", n=20, step=0)]
+    far = np.array([40., 30, 5, 5])
+    scripts = [sequence.boxes.copy() for sequence in sequences]
+    scripts[0][5:8], scripts[0][10:16] = far, far
+    scripts[1][2:9] = far               # two of these frames do not count
+    outcomes = []
+    for sequence, script in zip(sequences, scripts):
+        job = evaluate.Job("x", None, sequence)
+        outcomes.append(evaluate.judge(job, evaluate.run(Scripted(np.nan_to_num(script)), sequence)))
+    found = worst_moments(outcomes, sequences)
+    assert [(cost, s.name, at) for cost, s, _, at in found] == [(6, "a", 10), (5, "b", 2)]
+
+
+def test_help_and_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="--trackers takes names"):
+        evaluate.split_names(" , ")
+    folder = folder_of(tmp_path, moving("a"))
+    shutil.rmtree(folder / "a" / "img")
+    with pytest.raises(FileNotFoundError, match="there are no images"):
+        evaluate.evaluate_command(folder)
+    assert Path(cache.folder()) == tmp_path / "cache" / "tracks"

@@ -144,17 +144,18 @@ def test_noted_figures():
     """60 frames whose scores were computed with the GOT-10k and LaSOT toolkits."""
     with np.load(ORACLE) as file:
         truth, predicted = file["gt"], file["pr"]
+    close = {"abs": 1e-6}
     result = metrics.one_pass(predicted, truth)
-    assert round(result.auc, 4) == 0.5373
-    assert round(result.precision20, 4) == 0.9833
-    assert round(result.success[10], 4) == 0.5667
+    assert result.auc == pytest.approx(0.5373015873, **close)
+    assert result.precision20 == pytest.approx(59 / 60, **close)
+    assert result.success[10] == pytest.approx(34 / 60, **close)
+    assert result.normalised_auc == pytest.approx(0.5251633987, **close)
     scores = metrics.got10k_scores(metrics.got10k_overlaps(predicted, truth, 320, 240))
-    assert {k: round(v, 4) for k, v in scores.items()} == {
-        "ao": 0.5317, "sr50": 0.5593, "sr75": 0.0678}
+    assert scores == pytest.approx({"ao": 0.5316722002, "sr50": 33 / 59, "sr75": 4 / 59}, **close)
     truth[20:30] = np.nan
     otb, lasot = (metrics.one_pass(predicted, truth, rule) for rule in ("otb", "lasot"))
-    assert (round(otb.auc, 4), round(otb.precision20, 4)) == (0.4532, 0.8167)
-    assert (round(lasot.auc, 4), round(lasot.precision20, 4)) == (0.5438, 0.9800)
+    assert (otb.auc, otb.precision20) == pytest.approx((0.4531746032, 49 / 60), **close)
+    assert (lasot.auc, lasot.precision20) == pytest.approx((0.5438095238, 49 / 50), **close)
 
 
 def test_bad_input_is_named():

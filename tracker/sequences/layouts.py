@@ -334,8 +334,8 @@ def _sequence(name, frames, boxes, file, layout, tags):
                 "frames are missing")
         raise ValueError(
             f"sequence {name}: {len(frames)} frames but {len(boxes)} boxes in {file}: {hint}. "
-            "Every frame needs a line (nan,nan,nan,nan where the target is absent or not annotated), "
-            "and every line a frame")
+            "Every frame needs a line (nan,nan,nan,nan where the target is absent or not "
+            "annotated), and every line a frame")
     for key, tag in tags.items():
         if len(tag) != len(boxes):
             raise ValueError(f"sequence {name}: {len(frames)} frames, but {len(tag)} entries of "

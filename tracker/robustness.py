@@ -138,7 +138,7 @@ def robustness(sequences, trackers=None, jobs=1, progress=None, fresh=False):
     trackers, jobs, fresh: as in tracker.evaluate.evaluate(); None: the default one and CSRT.
     progress(what, kept before?) is called after each pass.
     Returns {"curves": {tracker: {kind: (levels,) mean success AUC}}, "missing": {tracker: reason},
-    "errors": {tracker: [texts]}}.
+    "errors": {tracker: [texts]}}; a mean is nan where no sequence has a frame to judge.
     """
     makers, missing = loadable(makers_of([DEFAULT, "CSRT"] if trackers is None else trackers))
     work, places = [], []
@@ -166,7 +166,7 @@ def robustness(sequences, trackers=None, jobs=1, progress=None, fresh=False):
             scores[places[copy]].append(score(job.sequence, track))
         if progress:
             progress(f"{job.tracker} on {job.sequence.name}", kept)
-    return {"curves": {name: {kind: [float(np.nanmean(scores[name, kind, level]))
+    return {"curves": {name: {kind: [metrics.finite_mean(scores[name, kind, level])
                                      for level in range(len(levels))]
                               for kind, (_, levels) in CURVES.items()} for name in makers},
             "missing": missing, "errors": errors}
@@ -208,7 +208,10 @@ def robustness_command(data_folder, trackers=None, jobs=1, json=None, max_frames
     for note in notes:
         say(console, note)
     if json:
-        content = {"data": describe(sequences), **result,
+        curves = {name: {kind: [None if math.isnan(v) else v for v in scores]
+                         for kind, scores in curves.items()}
+                  for name, curves in result["curves"].items()}
+        content = {"data": describe(sequences), **result, "curves": curves,
                    "levels": {kind: list(levels) for kind, (_, levels) in CURVES.items()}}
         with replacing(json) as partial:
             partial.write_text(json_format.dumps(content, indent=1, allow_nan=False) + "\n",
@@ -234,7 +237,8 @@ def _table(result, kind):
 
 def _page(result, sequences, notes):
     highest = max([.1, *(score for curves in result["curves"].values()
-                         for scores in curves.values() for score in scores)])
+                         for scores in curves.values() for score in scores
+                         if not math.isnan(score))])
     highest = math.ceil(highest * 10) / 10
     plots, sections = [], []
     for kind, (unit, levels) in CURVES.items():

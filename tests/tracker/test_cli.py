@@ -138,8 +138,11 @@ def test_evaluate_writes_a_page_and_says_what_it_recognised(images, tmp_path):
 
 def test_robustness(images):
     (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
-    result = call("robustness", images, "--trackers", "first")
+    result = call("robustness", images, "--trackers", "first", "--json", images / "r.json",
+                  "--html", images / "r.html")
     assert result.exit_code == 0, result.output
+    curve = json.loads((images / "r.json").read_text())["curves"]["first"]["frame rate"]
+    assert curve[3] is None and 0 < curve[0] < 1     # every eighth of four: nothing to judge
     assert "success AUC against frame rate" in result.output
     assert "'psychic'" in refuse("robustness", images, "--trackers", "psychic")
 

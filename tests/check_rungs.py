@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import strict_array
 
+from kernels import backend
 from kernels.cuda import on_cpu
 
 strict_array.install()
@@ -17,13 +18,16 @@ def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
     Each rung gets the arguments as float64 arrays, as strict arrays that are not NumPy's, as arrays
     that are not contiguous, and as float32; all of them read-only. The float32 result may differ by
     `tolerance32`, relative to the largest number in the result (and in the arguments: a result may
-    be small because large terms cancel). Rungs in CUDA C run on the CPU, in float32.
+    be small because large terms cancel). Rungs in CUDA C run on the CPU, in float32. Where there
+    is a GPU, all rungs for it run there as well.
     """
     normal = op.contract(*args, **kwargs)
     expected = op.rungs["formula"](*map(_frozen, normal))
     for name, rung in op.rungs.items():
         if name == "formula":
             continue
+        if rung.device != "cpu" and backend.cuda_is_available():
+            _check_gpu(op, rung, normal, expected, tolerance32)
         if name == "cuda_numba":  # runs in a simulator, in a process of its own
             continue
         if rung.device == "cuda":
@@ -68,6 +72,18 @@ def _check_cuda(op, rung, normal, expected, tolerance32):
         np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=message)
         race = f"{message}: the result depends on the order of the threads"
         np.testing.assert_array_equal(second, got, err_msg=race)
+
+
+def _check_gpu(op, rung, normal, expected, tolerance32):
+    arguments = [_float32(value) for value in normal]
+    arguments = [backend.to_device(a, "cuda") if backend.is_array(a) else a for a in arguments]
+    if rung.refusal("cuda", arguments) is not None:
+        return
+    message = f"{op.name}, rung {rung.name}, on the GPU"
+    for got, want in zip(_tuple(rung(*arguments)), _tuple(expected), strict=True):
+        assert backend.device_of(got) == "cuda" and got.shape == want.shape, message
+        atol = tolerance32 * _largest(want, *normal)
+        np.testing.assert_allclose(backend.to_numpy(got), want, rtol=0, atol=atol, err_msg=message)
 
 
 def check_adjoint(forward, backward, x, y):

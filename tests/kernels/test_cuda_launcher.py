@@ -2,10 +2,12 @@
 
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
 
+import kernels.backend
 import kernels.cuda as cuda
 from kernels.cuda import nvrtc, on_cpu
 
@@ -316,6 +318,55 @@ class TestCompiling:
         on_cpu_module._library.cache_clear()
         monkeypatch.setattr(on_cpu_module, "_compile", None)
         assert run_one(compiled, "y[0] = 41;") == 41
+
+
+class _Gpu:
+    """A device of CuPy, as far as the launcher uses one: entered before the launch."""
+
+    def __init__(self):
+        self.inside = False
+
+    def __enter__(self):
+        self.inside = True
+
+    def __exit__(self, *error):
+        self.inside = False
+
+
+class _CupyArray(np.ndarray):
+    device = _Gpu()
+
+
+def test_what_cupy_is_given(compiled, monkeypatch):
+    """Exact types, null pointers, sizes and the arrays' device: on a fake CuPy."""
+    backend = kernels.backend
+    monkeypatch.setitem(backend._device_of_type, _CupyArray, "cuda")
+    cupy = types.SimpleNamespace(ascontiguousarray=lambda array: array.copy())
+    monkeypatch.setitem(backend._module_of_device, "cuda", cupy)
+    calls = []
+
+    class RawModule:
+        def __init__(self, source):
+            self.source = source
+
+        def get_function(self, name):
+            return lambda *args, **kwargs: calls.append(
+                (self.source.splitlines()[0], name, _CupyArray.device.inside, args, kwargs))
+
+    monkeypatch.setattr(backend, "compile_cuda", RawModule)
+    module = compiled("""
+        extern "C" __global__ void f(const float* a, const float* b, double* y, Index n, float s) {}
+    """)
+    a, y = np.zeros((2, 3), np.float32).view(_CupyArray), np.zeros(4).view(_CupyArray)
+    module["f"]((2, 3), 64, a.T, None, y, 5, 0.5, shared=16)
+    module["f"](1, (8, 8), a, a, y, 2**31, 1)
+    with pytest.raises(TypeError, match="arrays on different devices"):
+        module["f"](1, 64, a, None, np.zeros(4), 5, 1)
+    (head, name, inside, (grid, block, args), options), wide = calls
+    assert (head, name, inside, grid, block) == ("#define Index int", "f", True, (2, 3, 1), (64, 1, 1))
+    assert options == {"shared_mem": 16} and args[0].flags.c_contiguous and args[2] is y
+    assert [type(v) for v in args[1:]] == [np.uint64, _CupyArray, np.int32, np.float32]
+    assert wide[0] == "#define Index long long" and type(wide[3][2][3]) is np.int64
 
 
 @pytest.mark.skipif(nvrtc.problem() is not None, reason=str(nvrtc.problem()))

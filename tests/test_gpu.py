@@ -1,14 +1,22 @@
-"""On a real GPU: the array rungs, the engine and a training step give the CPU's numbers.
+"""On a real GPU: every rung, the engine, a training run and the demo give the CPU's numbers.
 
-`make test-gpu` runs these; elsewhere they are skipped, which is not a pass.
+`make test-gpu` runs these; elsewhere they are skipped, which is not a pass. Where there is a GPU,
+`check_rungs` runs every rung there as well, on all shapes of the tests of each op.
 """
+
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import kernels
 import minideep
-from kernels import backend
+import kernels.cuda
+from kernels import backend, conv2d, conv2d_input_grad, conv2d_weight_grad
+from kernels.bench import cases
 from minideep import layers, models, ops
 
 try:
@@ -66,9 +74,90 @@ def test_a_training_run_equals_the_cpu():
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
-def test_every_array_rung_runs_on_the_gpu():
-    x, w = (backend.to_device(a, "cuda") for a in (random(2, 6, 6, 4), random(3, 3, 4, 5)))
-    assert kernels.explain("conv2d", x, w).chosen is not None
-    np.testing.assert_allclose(backend.to_numpy(kernels.conv2d(x, w)),
-                               kernels.conv2d(backend.to_numpy(x), backend.to_numpy(w)), rtol=1e-4,
-                               atol=1e-5)
+@pytest.mark.parametrize("name", kernels.ladders())
+def test_every_rung_equals_the_formula(name):
+    for check in cases.check([name], "cuda"):
+        assert check["verdict"] != "WRONG", check
+        assert check["verdict"] == "ok" or not check["rung"].startswith("cuda"), check
+
+
+# Several tiles, edges inside of tiles, both alignments, a sum that is split over blocks.
+CONVOLUTIONS = {
+    "aligned": ((4, 56, 56, 32), (3, 3, 32, 64), 1, "same", 1, 1),
+    "not aligned": ((2, 61, 47, 3), (5, 3, 3, 33), (2, 1), ((2, 1), (0, 3)), (1, 2), 1),
+    "groups": ((2, 30, 30, 48), (3, 3, 16, 60), 1, 1, 1, 3),
+}
+
+
+def convolutions(x_shape, w_shape, *geometry):
+    """(op, normal arguments) of the three contractions, on the CPU."""
+    x, w = random(*x_shape), random(*w_shape)
+    g = random(*conv2d(x, w, *geometry).shape)
+    for op, args in [(conv2d, (x, w)), (conv2d_input_grad, (g, w, x.shape)),
+                     (conv2d_weight_grad, (g, x, w.shape))]:
+        yield op, op.contract(*args, *geometry)
+
+
+@pytest.mark.parametrize("narrow", [kernels.cuda.NARROW, 0], ids=["int", "long long"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_large_convolutions(name, narrow, monkeypatch):
+    """Also with 64-bit indices, in a stream of its own, and twice: the same to the bit."""
+    monkeypatch.setattr(kernels.cuda, "NARROW", narrow)
+    cupy = backend.require_cuda()
+    for op, arguments in convolutions(*CONVOLUTIONS[name]):
+        want = op.rungs["im2col"](*(a.astype(float) if backend.is_array(a) else a
+                                    for a in arguments))
+        there = cases.on_device(arguments, "cuda", True)
+        for rung in (rung for rung in op.rungs.values() if rung.device == "cuda"):
+            if rung.refusal("cuda", there) is not None:
+                continue
+            with cupy.cuda.Stream(non_blocking=True) as stream:
+                first, again = rung(*there), rung(*there)
+                stream.synchronize()
+            message = f"{op.name}, {rung.name}"
+            np.testing.assert_allclose(backend.to_numpy(first), want, rtol=0, err_msg=message,
+                                       atol=1e-5 * np.abs(want).max())
+            np.testing.assert_array_equal(backend.to_numpy(again), backend.to_numpy(first))
+
+
+def test_an_array_of_more_than_4_gigabytes():
+    """Indices above 2^31 are reached, not only compiled: the last image is as if it were alone."""
+    cupy = backend.require_cuda()
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    if free < 24 * 2**30:
+        pytest.skip(f"needs 24 GiB of GPU memory, {free / 2**30:.0f} are free")
+    x = cupy.zeros((2**31 // (1024 * 1024 * 8) + 1, 1024, 1024, 8), "float32")
+    x[-1] = cupy.asarray(random(1024, 1024, 8))
+    w = cupy.asarray(random(3, 3, 8, 4))
+    for op, args in [(conv2d, (w, 2)), (kernels.max_pool2d, (2,)), (kernels.avg_pool2d, (2,))]:
+        rung = op.rungs["cuda_raw"]
+        y, alone = (rung(*op.contract(image, *args)) for image in (x, x[-1:]))
+        assert bool((y[-1:] == alone).all()) and not bool(y[0].any())
+        del y
+
+
+SANITIZER = shutil.which("compute-sanitizer")
+CHECK_ALL = """
+from kernels import backend, ladders
+from kernels.bench import cases
+backend.require_cuda().cuda.set_allocator(None)  # every array an allocation of its own
+for check in cases.check(ladders(), "cuda"):
+    assert check["verdict"] != "WRONG", check
+"""
+
+
+@pytest.mark.skipif(SANITIZER is None, reason="compute-sanitizer is not installed: it comes with "
+                    "the CUDA toolkit (Debian, Ubuntu: cuda-sanitizer-12-9 of NVIDIA's repository)")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
+def test_compute_sanitizer(tool):
+    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", CHECK_ALL]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+
+
+def test_the_demo(tmp_path):
+    environment = {**os.environ, "MINIDEEP_DEVICE": "cuda"}
+    command = [sys.executable, "-m", "tracker", "demo", "--output", str(tmp_path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert list(tmp_path.rglob("*.webm")) or list(tmp_path.rglob("*.mp4"))

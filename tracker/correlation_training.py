@@ -435,11 +435,10 @@ def model_card(data, output, rows=20):
     """What is to be known about the weights that a finished training left in `output`; results and
     weaknesses are for whoever measures them."""
     arrays, about = load_arrays(Path(output) / "correlation.safetensors")
-    with open(Path(output) / "log.csv", encoding="utf-8") as log:
-        lines = [{k: float(v) for k, v in line.items()} for line in csv.DictReader(log)]
+    with open(Path(output) / "log.csv", encoding="utf-8") as log:     # steps done twice: the last
+        lines = list({int(line["step"]): line for line in csv.DictReader(log)}.values())
     checkpoint = load_arrays(Path(output) / "checkpoint.safetensors")[1]
     every = max(1, len(lines) // rows)
-    curve = lines[every - 1::every]
     return {
         "about": "Weights of tracker.features.FeatureNetwork, trained from random numbers by "
                  "minideep alone, end to end through a correlation filter.",
@@ -448,7 +447,8 @@ def model_card(data, output, rows=20):
                    f"--seed {checkpoint['seed']}",
         "steps": about["step"], "seed": checkpoint["seed"], "pairs": about["step"] * PAIRS,
         "data": sources(data),
-        "curve": [{k: int(v) if k == "step" else v for k, v in line.items()} for line in curve]}
+        "curve": [{"step": int(line["step"]), "loss": float(line["loss"]),
+                   "hits": float(line["hits"])} for line in lines[every - 1::every]]}
 
 
 def train_command(data, output, steps=6400, seed=0, resume=False, json=None):

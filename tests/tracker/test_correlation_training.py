@@ -250,7 +250,10 @@ def test_the_command_writes_a_log_and_its_results(data, tmp_path, monkeypatch, c
     lines = (tmp_path / "out" / "log.csv").read_text().splitlines()
     assert lines[0] == "step,loss,hits,seconds" and lines[1].startswith("50,")
     assert "after 50 steps" in capsys.readouterr().out
+    with open(tmp_path / "out" / "log.csv", "a") as log:    # as after an interruption
+        log.write(lines[1] + "\n")
     card = json.loads((tmp_path / "out" / "correlation.json").read_text())
+    assert card == training.model_card(data, tmp_path / "out") and len(card["curve"]) == 1
     assert card["weights"] == 24352 and card["pairs"] == 100 and card["curve"][0]["step"] == 50
     assert card["command"].endswith("train correlation DATA --steps 50 --seed 1")
 

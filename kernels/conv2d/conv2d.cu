@@ -466,6 +466,76 @@ conv2d_weight_grad_aligned(const float* __restrict__ g, const float* __restrict_
                       {h, width, c, kh, kw, o, oh, ow, s0, s1, d0, d1, top, left, groups});
 }
 
+// Groups of few channels (depthwise), whose tiles would be nearly empty: a thread for every number,
+// neighbours in neighbouring channels.
+extern "C" __global__ void conv2d_narrow(const float* __restrict__ x, const float* __restrict__ w,
+                                         float* __restrict__ y, Index size, int h, int width,
+                                         int c, int kh, int kw, int o, int oh, int ow, int s0,
+                                         int s1, int d0, int d1, int top, int left, int groups)
+{
+    const Geometry q = {h, width, c, kh, kw, o, oh, ow, s0, s1, d0, d1, top, left, groups};
+    const Index at = blockIdx.x * (Index)blockDim.x + threadIdx.x;
+    if (at >= size) return;
+    const int inputs = c / groups, channel = at % o, first = channel / (o / groups) * inputs;
+    const Index pixel = at / o, image = pixel / ow / oh * h;
+    float sum = 0;
+    for (int k = 0; k < kh; k++)
+        for (int l = 0; l < kw; l++) {
+            int row, column;
+            if (!place<true>(q, pixel / ow % oh, pixel % ow, k, l, row, column)) continue;
+            const float* here = x + ((image + row) * width + column) * c + first;
+            const float* weight = w + (Index)(k * kw + l) * inputs * o + channel;
+            for (int ch = 0; ch < inputs; ch++) sum += here[ch] * weight[(Index)ch * o];
+        }
+    y[at] = sum;
+}
+
+extern "C" __global__ void conv2d_narrow_input_grad(
+    const float* __restrict__ g, const float* __restrict__ w, float* __restrict__ dx, Index size,
+    int h, int width, int c, int kh, int kw, int o, int oh, int ow, int s0, int s1, int d0, int d1,
+    int top, int left, int groups)
+{
+    const Geometry q = {h, width, c, kh, kw, o, oh, ow, s0, s1, d0, d1, top, left, groups};
+    const Index at = blockIdx.x * (Index)blockDim.x + threadIdx.x;
+    if (at >= size) return;
+    const int inputs = c / groups, outputs = o / groups, channel = at % c;
+    const int first = channel / inputs * outputs;
+    const Index pixel = at / c, image = pixel / width / h * oh;
+    float sum = 0;
+    for (int k = 0; k < kh; k++)
+        for (int l = 0; l < kw; l++) {
+            int i, j;
+            if (!place<false>(q, pixel / width % h, pixel % width, k, l, i, j)) continue;
+            const float* here = g + ((image + i) * ow + j) * o + first;
+            const float* weight = w + ((Index)(k * kw + l) * inputs + channel % inputs) * o + first;
+            for (int out = 0; out < outputs; out++) sum += here[out] * weight[out];
+        }
+    dx[at] = sum;
+}
+
+// Grid: (blocks of weights, parts of the sum of `chunk` pixels). dw: (parts, KH, KW, C/groups, O)
+extern "C" __global__ void conv2d_narrow_weight_grad(
+    const float* __restrict__ g, const float* __restrict__ x, float* __restrict__ dw, Index pixels,
+    Index chunk, Index size, int h, int width, int c, int kh, int kw, int o, int oh, int ow, int s0,
+    int s1, int d0, int d1, int top, int left, int groups)
+{
+    const Geometry q = {h, width, c, kh, kw, o, oh, ow, s0, s1, d0, d1, top, left, groups};
+    const Index at = blockIdx.x * (Index)blockDim.x + threadIdx.x;
+    if (at >= size) return;
+    const int inputs = c / groups, channel = at % o, tap = at / o / inputs;
+    const int input = channel / (o / groups) * inputs + at / o % inputs;
+    const Index first = blockIdx.y * chunk;
+    const Index last = first + chunk < pixels ? first + chunk : pixels;
+    float sum = 0;
+    for (Index pixel = first; pixel < last; pixel++) {
+        int row, column;
+        if (!place<true>(q, pixel / ow % oh, pixel % ow, tap / kw, tap % kw, row, column)) continue;
+        const Index image = pixel / ow / oh * h;
+        sum += g[pixel * o + channel] * x[((image + row) * width + column) * c + input];
+    }
+    dw[blockIdx.y * size + at] = sum;
+}
+
 // total[i] = Σ parts[p, i], in the order of p.
 extern "C" __global__ void add_up(const float* __restrict__ parts, float* __restrict__ total,
                                   int count, Index size)

@@ -1,8 +1,9 @@
 """Convolution in CUDA C: implicit GEMM through shared memory, no atomics (conv2d.cu).
 
 Every contraction is a matrix product whose unfolded matrix exists only tile by tile, in shared
-memory. With a stride, the input gradient multiplies with the zeros between the pixels of g as
-well: the time is that of stride 1.
+memory. Where groups have few channels, a thread makes each number by itself instead. With a stride,
+the input gradient multiplies with the zeros between the pixels of g as well: the time is that of
+stride 1.
 """
 
 from kernels import cuda
@@ -19,37 +20,54 @@ _cu = cuda.module(__file__, "conv2d.cu")
 @rung(conv2d, device="cuda", why="patches are unfolded in shared memory only, 8 x 4 sums a thread")
 def cuda_raw(x, w, stride, padding, dilation, groups):
     y = cuda.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups), like=x)
-    pixels = _pixels(y.shape)
     geometry = _geometry(x.shape, w.shape, y.shape, stride, dilation, padding)
-    name = "conv2d" + _aligned(w.shape, groups)
-    _cu[name](_grid(pixels, w.shape[3], groups), THREADS, x, w, y, pixels, *geometry, groups)
+    if _narrow(w.shape, groups):
+        grid = cuda.blocks(y.size, THREADS)
+        _cu["conv2d_narrow"](grid, THREADS, x, w, y, y.size, *geometry, groups)
+    else:
+        pixels = _pixels(y.shape)
+        grid = _tiles(pixels, w.shape[3], groups)
+        name = "conv2d" + _aligned(w.shape, groups)
+        _cu[name](grid, THREADS, x, w, y, pixels, *geometry, groups)
     return y
 
 
 @rung(conv2d_input_grad, device="cuda", why="gathers: nothing is added up in memory")
 def cuda_raw(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
     dx = cuda.empty(x_shape, like=g)
-    pixels = _pixels(x_shape)
     geometry = _geometry(x_shape, w.shape, g.shape, stride, dilation, padding)
-    name = "conv2d_input_grad" + _aligned(w.shape, groups)
-    _cu[name](_grid(pixels, x_shape[3], groups), THREADS, g, w, dx, pixels, *geometry, groups)
+    if _narrow(w.shape, groups):
+        grid = cuda.blocks(dx.size, THREADS)
+        _cu["conv2d_narrow_input_grad"](grid, THREADS, g, w, dx, dx.size, *geometry, groups)
+    else:
+        pixels = _pixels(x_shape)
+        grid = _tiles(pixels, x_shape[3], groups)
+        name = "conv2d_input_grad" + _aligned(w.shape, groups)
+        _cu[name](grid, THREADS, g, w, dx, pixels, *geometry, groups)
     return dx
 
 
 @rung(conv2d_weight_grad, device="cuda", why="many blocks share the long sum over the pixels")
 def cuda_raw(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     dw = cuda.empty(w_shape, like=g)
+    geometry = _geometry(x.shape, w_shape, g.shape, stride, dilation, padding)
     kh, kw, channels, outputs = w_shape
-    pixels = _pixels(g.shape)
-    grid = _grid(kh * kw * channels, outputs, groups)
+    pixels, narrow = _pixels(g.shape), _narrow(w_shape, groups)
+    grid = cuda.blocks(dw.size, THREADS), 1, 1
+    if not narrow:
+        grid = _tiles(kh * kw * channels, outputs, groups)
     parts, chunk = _split(pixels, dw.nbytes, grid)
     partial = dw if parts == 1 else cuda.empty((parts, *w_shape), like=g)
-    geometry = _geometry(x.shape, w_shape, g.shape, stride, dilation, padding)
-    name = "conv2d_weight_grad" + _aligned(w_shape, groups)
-    grid = (*grid[:2], groups * parts)
-    _cu[name](grid, THREADS, g, x, partial, pixels, chunk, *geometry, groups)
+    if narrow:
+        _cu["conv2d_narrow_weight_grad"](
+            (grid[0], parts), THREADS, g, x, partial, pixels, chunk, dw.size, *geometry, groups
+        )
+    else:
+        name = "conv2d_weight_grad" + _aligned(w_shape, groups)
+        grid = (*grid[:2], groups * parts)
+        _cu[name](grid, THREADS, g, x, partial, pixels, chunk, *geometry, groups)
     if parts > 1:
-        _cu["add_up"](cuda.blocks(dw.size, 256), 256, partial, dw, parts, dw.size)
+        _cu["add_up"](cuda.blocks(dw.size, THREADS), THREADS, partial, dw, parts, dw.size)
     return dw
 
 
@@ -73,7 +91,7 @@ def unfold(x, kernel, stride=1, padding=0, dilation=1):
     stride, padding, dilation, (oh, ow) = window(x.shape[1:3], kernel, stride, padding, dilation)
     columns = cuda.empty((x.shape[0], oh, ow, *kernel, x.shape[3]), like=x)
     numbers = _unfolding(x.shape, columns.shape, stride, dilation, padding)
-    _cu["im2col"](cuda.blocks(columns.size, 256), 256, x, columns, columns.size, *numbers)
+    _cu["im2col"](cuda.blocks(columns.size, THREADS), THREADS, x, columns, columns.size, *numbers)
     return columns
 
 
@@ -83,7 +101,7 @@ def fold(columns, x_shape, stride=1, padding=0, dilation=1):
     stride, padding, dilation, _ = window(x_shape[1:3], kernel, stride, padding, dilation)
     x = cuda.empty(x_shape, like=columns)
     numbers = _unfolding(x_shape, columns.shape, stride, dilation, padding)
-    _cu["col2im"](cuda.blocks(x.size, 256), 256, columns, x, x.size, *numbers)
+    _cu["col2im"](cuda.blocks(x.size, THREADS), THREADS, columns, x, x.size, *numbers)
     return x
 
 
@@ -99,8 +117,13 @@ def _pixels(shape):
     return shape[0] * shape[1] * shape[2]
 
 
-def _grid(rows, columns, groups):
-    """The tiles of C = A·B, for every group; columns: of all groups together."""
+def _narrow(w_shape, groups):
+    """Whether a group's channels are too few to fill a tile: depthwise, above all."""
+    return groups > 1 and min(w_shape[2], w_shape[3] // groups) < 8
+
+
+def _tiles(rows, columns, groups):
+    """The grid of tiles of C = A·B; columns: of all groups together."""
     return cuda.blocks(rows, TILE_M), cuda.blocks(columns // groups, TILE_N), groups
 
 

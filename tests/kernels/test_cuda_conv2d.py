@@ -29,8 +29,9 @@ CASES = {
     "aligned": ((1, 12, 14, 20), (3, 3, 20, 68), {"padding": 1}),
     "strided": ((1, 17, 16, 36), (3, 3, 36, 8), {"stride": (2, 3), "padding": ((0, 1), (2, 0))}),
     "dilated": ((1, 15, 14, 5), (2, 3, 5, 6), {"dilation": (3, 2), "stride": (1, 2)}),
-    "grouped": ((1, 12, 12, 24), (3, 3, 8, 12), {"groups": 3, "padding": 1}),
-    "odd groups": ((1, 12, 12, 9), (3, 3, 3, 6), {"groups": 3, "padding": 1}),
+    "grouped": ((1, 12, 12, 24), (3, 3, 8, 24), {"groups": 3, "padding": 1}),
+    "odd groups": ((1, 12, 12, 27), (3, 3, 9, 33), {"groups": 3, "padding": 1}),
+    "narrow": ((1, 12, 12, 9), (3, 2, 3, 6), {"groups": 3, "padding": 1, "stride": (2, 1)}),
     "depthwise": ((1, 9, 9, 16), (3, 3, 1, 16), {"groups": 16, "padding": 1}),
     "1x1": ((1, 12, 12, 33), (1, 1, 33, 17), {}),
 }
@@ -84,7 +85,8 @@ def test_the_split_is_whole_and_keeps_its_bounds(pixels, result_bytes, grid):
 
 
 @pytest.mark.parametrize("op, arguments", [
-    *[pytest.param(op, args, id=op.name) for op, args in three(*CASES["odd groups"])],
+    *[pytest.param(op, args, id=f"{op.name}, {name}") for name in ("dilated", "narrow")
+      for op, args in three(*CASES[name])],
     *[pytest.param(ladders()[name], ladders()[name].contract(*args, 3, 2, 1), id=name)
       for name, args in {"max_pool2d": (random(2, 7, 6, 3),), "avg_pool2d": (random(2, 7, 6, 3),),
                          "max_pool2d_grad": (random(2, 4, 3, 3), random(2, 7, 6, 3)),

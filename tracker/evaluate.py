@@ -155,7 +155,7 @@ class Outcome:
     sequence: str
     one_pass: metrics.OnePass
     overlaps: np.ndarray        # for GOT-10k's pooled scores
-    updates: int                # frames after the first one
+    updates: int                # that were timed: all but the first, in which much is loaded
     seconds: float              # that they took
     error: str | None           # why it failed, with all scores 0
     track: Track                # all nan where it failed
@@ -428,7 +428,7 @@ def judge(job, track, absent="lasot", kept=False):
         track = Track(int(sequence.present.argmax()), np.full((n, 4), np.nan), nothing, nothing,
                       (1, 1), np.ones(n, bool))
     predicted, truth = track.boxes[track.start:], sequence.boxes[track.start:]
-    timed = track.seconds[np.isfinite(track.seconds)]
+    timed = track.seconds[np.isfinite(track.seconds)][1:]
     return Outcome(job.tracker, sequence.name, metrics.one_pass(predicted, truth, absent),
                    metrics.got10k_overlaps(predicted, truth, *track.size),
                    len(timed), float(timed.sum()), error, track, kept)

@@ -171,7 +171,7 @@ line.grid { stroke: var(--line) } path { fill: none; stroke-width: 2; stroke-lin
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: .85rem; margin-top: 6px }
 i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 6px;
   vertical-align: -1px }
-.strip { display: flex; gap: 4px; overflow-x: auto } .moment { margin: 0 0 20px }
+.strip { display: flex; gap: 4px; flex-wrap: wrap } .moment { margin: 0 0 20px }
 .strip img { border-radius: 4px; height: auto; max-width: 45vw }
 """ + "".join(f"path.s{i}, circle.s{i} {{ stroke: var(--s{i}) }} "
               f"i.s{i}, circle.s{i} {{ background: var(--s{i}); fill: var(--s{i}) }}\n"

@@ -199,7 +199,7 @@ def test_the_command_prints_tables_and_writes_json(tmp_path, capsys):
         assert word in text
     if tracker.available()["KCF"]:
         assert "opencv-contrib-python" in text.replace("\n", "")
-    assert report.outcomes["first"][0].updates == 5
+    assert report.outcomes["first"][0].updates == 4
     assert json.loads(path.read_text())["trackers"]["velocity"]["auc"] == pytest.approx(20 / 21)
 
 

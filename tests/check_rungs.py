@@ -31,7 +31,7 @@ def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
         if name == "cuda_numba":  # runs in a simulator, in a process of its own
             continue
         if rung.device == "cuda":
-            _check_cuda(op, rung, normal, expected, tolerance32)
+            check_cuda(op, rung, normal, expected, tolerance32)
             continue
         kinds = {"plain": _frozen, "scattered": _scattered, "float32": _float32}
         kinds["strict"] = strict_array.to_strict
@@ -55,7 +55,7 @@ def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
     return expected
 
 
-def _check_cuda(op, rung, normal, expected, tolerance32):
+def check_cuda(op, rung, normal, expected, tolerance32):
     """Run the rung's kernels on the CPU under two schedules: equal to each other to the bit (else
     threads race), and to the formula. In the second, arguments are not contiguous."""
     arguments = [_float32(value) for value in normal]

@@ -1,0 +1,212 @@
+"""CUDA C beyond convolution and pooling: run on the CPU, with wide indices, with planted faults.
+
+The tests of each op hold its CUDA rungs to the formula over all shapes (`check_rungs`); here is
+what those cannot see.
+"""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+from check_rungs import check_cuda
+
+import kernels.cuda
+from kernels import ladders
+from kernels.cuda import on_cpu
+
+PROBLEM = sys.modules["kernels.cuda.on_cpu"].problem()
+needs_gxx = pytest.mark.skipif(PROBLEM is not None, reason=str(PROBLEM))
+RNG = np.random.default_rng(0)
+random = RNG.standard_normal
+
+
+def recurrent(cell, masked=True):
+    """Arguments of the cell, two tiles of samples and of units."""
+    n, steps, units, blocks = 17, 3, 18, {"rnn": 1, "gru": 3, "lstm": 4}[cell]
+    states = [random((n, units)) for _ in range(2 if cell == "lstm" else 1)]
+    weights = [random((units, blocks * units)) / 4]
+    if cell == "gru":
+        weights.append(random(blocks * units))
+    mask = RNG.random((n, steps)) < 0.6 if masked else None
+    return random((n, steps, blocks * units)), *states, *weights, mask
+
+
+def through_time(cell, gate=None):
+    arguments = recurrent(cell)
+    states = ladders()[cell](*arguments)
+    return random(states.shape), states, *arguments, gate
+
+
+def cropping(op):
+    x, boxes = random((2, 6, 7, 3)), np.array([[0.3, 1.2, 4.4, 3.7], [-2.1, -1.3, 11.7, 9.1]])
+    g = random((2, 3, 4, 3))
+    arguments = {"crop": (x, boxes, (3, 4)), "crop_image_grad": (g, boxes, x.shape)}
+    return arguments.get(op, (g, x, boxes))
+
+
+def classifying(op, classes=40):
+    x, g, labels = random((9, classes)), random((9, classes)), RNG.integers(0, classes, 9)
+    if op.startswith("sigmoid"):
+        return (g, x, RNG.random(x.shape))[0 if op.endswith("grad") else 1 :]
+    if op.startswith("softmax_cross"):
+        return (random(9), x, labels)[0 if op.endswith("grad") else 1 :]
+    return (g, ladders()[op[:-5]](x)) if op.endswith("grad") else (x,)
+
+
+def normalizing(op, shape=(2, 150, 6), groups=3):
+    x, gamma = random(shape), random(shape[2])
+    moments = ladders()["moments"](x, groups)
+    arguments = {"moments": (x, groups), "normalize": (x, moments, gamma, random(shape[2]))}
+    return arguments.get(op, (random(shape), x, moments, gamma))
+
+
+CASES = {
+    **{cell: lambda cell=cell: recurrent(cell) for cell in ("rnn", "gru", "lstm")},
+    **{f"{cell}_grad": lambda cell=cell: through_time(cell) for cell in ("rnn", "gru", "lstm")},
+    **{op: lambda op=op: cropping(op) for op in ("crop", "crop_image_grad", "crop_box_grad")},
+    **{op: lambda op=op: normalizing(op) for op in ("moments", "normalize", "normalize_grad")},
+    **{
+        op: lambda op=op: classifying(op)
+        for kind in ("softmax", "log_softmax", "softmax_crossentropy", "sigmoid_crossentropy")
+        for op in (kind, kind + "_grad")
+    },
+}
+
+
+@needs_gxx
+@pytest.mark.parametrize("name", CASES)
+def test_wide_indices(name, monkeypatch):
+    """As if an array had more than 2^30 numbers: the source compiled with 64-bit indices."""
+    monkeypatch.setattr(kernels.cuda, "NARROW", 0)
+    check(name)
+
+
+@needs_gxx
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("softmax", lambda: classifying("softmax", 1500)),  # a block a row
+        ("softmax_crossentropy_grad", lambda: classifying("softmax_crossentropy_grad", 1500)),
+        ("moments", lambda: normalizing("moments", (3, 5, 64), 2)),  # a block a group
+        ("moments", lambda: normalizing("moments", (1, 1000, 3), 3)),  # parts of the pixels
+        ("normalize_grad", lambda: normalizing("normalize_grad", (1, 1000, 3), 3)),
+        *[(f"{cell}_grad", lambda cell=cell: through_time(cell, gate))
+          for cell in ("rnn", "gru", "lstm") for gate in [(0.7, None), (1.0, 0.3)]],
+    ],
+)  # fmt: skip
+def test_other_paths(name, arguments):
+    check(name, arguments())
+
+
+@needs_gxx
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_crops_of_one_image(dtype):
+    """Bytes, and one image that serves many boxes, whose gradients meet in it."""
+    x = RNG.integers(0, 256, (1, 7, 6, 3)).astype(dtype)
+    boxes = np.concatenate([RNG.uniform(-3, 4, (5, 2)), RNG.uniform(0.1, 9, (5, 2))], axis=1)
+    check("crop", (x, boxes, (4, 5)))
+    check("crop_image_grad", (random((5, 4, 5, 3)), boxes, x.shape))
+
+
+@needs_gxx
+@pytest.mark.parametrize("schedule", ["forward", "backward"])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("size", [0, 1, 15, 40, (3, 5, 7), 5001])
+def test_adam(size, offset, schedule):
+    adam = ladders()["adam"]
+    numbers = [random(size) for _ in range(4)]
+    numbers[3] = numbers[3] ** 2
+    expected = adam.rungs["formula"](*adam.contract(*(a.copy() for a in numbers), 0.1, 3))
+    ours = [a.astype(np.float32) for a in numbers]
+    normal = adam.contract(*ours, 0.1, 3)
+    assert adam.rungs["cuda_raw"].refusal("cuda", normal) is None
+    with on_cpu(schedule):
+        results = adam.rungs["cuda_raw"](*normal)
+    for got, same, want in zip(results, (ours[0], ours[2], ours[3]), expected):
+        assert got is same
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(ours[1], numbers[1].astype(np.float32))
+
+
+def test_adam_refuses_what_it_cannot_change_in_place():
+    arrays = [np.ones((4, 4), np.float32)[:, ::2] for _ in range(4)]
+    adam = ladders()["adam"]
+    assert "contiguous" in adam.rungs["cuda_raw"].refusal("cuda", adam.contract(*arrays, 0.1, 1))
+
+
+@pytest.mark.parametrize("name", [n for n, op in ladders().items() if "cuda_raw" in op.rungs])
+def test_cuda_rungs_stand_highest(name):
+    """CUDA C above Numba's CUDA above what CuPy does."""
+    order = [rung.name for rung in ladders()[name].rungs.values() if rung.device != "cpu"]
+    assert order[-1] == "cuda_raw"
+    if "cuda_numba" in order:
+        assert order[-2] == "cuda_numba"
+
+
+def check(name, arguments=None):
+    """The CUDA rung runs, and equals the formula."""
+    op = ladders()[name]
+    normal = op.contract(*(CASES[name]() if arguments is None else arguments))
+    single = [a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == float else a
+              for a in normal]  # fmt: skip
+    assert op.rungs["cuda_raw"].refusal("cuda", single) is None
+    check_cuda(op, op.rungs["cuda_raw"], normal, op.rungs["formula"](*normal), 1e-4)
+
+
+WRONG = AssertionError, "run on the CPU"
+FAULTS = {
+    "lstm index": ("lstm", "lstm", "c = gates[1] * c", "c = gates[0] * c", WRONG),
+    "lstm write": (
+        "lstm", "lstm", "if (n >= samples || u >= units) return false;", "",
+        (RuntimeError, "access outside of"),
+    ),
+    "gru race": (
+        "gru", "gru", "sums[q] += h_tile[y][k] * R_tile[q][k][x];\n        __syncthreads();",
+        "sums[q] += h_tile[y][k] * R_tile[q][k][x];", WRONG,
+    ),
+    "rnn divergence": (
+        "rnn", "rnn", "sum += h_tile[y][k] * R_tile[k][x];\n        __syncthreads();",
+        "sum += h_tile[y][k] * R_tile[k][x];\n        if (n < samples) __syncthreads();",
+        (RuntimeError, "divergent barrier"),
+    ),
+    "crop write": (
+        "crop", "crop", "if (from_row < 0 || from_row >= h) continue;\n            const T*",
+        "const T*", (RuntimeError, "access outside of x|writes outside|undefined"),
+    ),
+    "crop index": ("crop", "crop_image_grad", "? 1 - at.past", "? at.past", WRONG),
+    "softmax divergence": (
+        "softmax", "softmax", "if (row >= rows) return;",
+        "if (row >= rows || threadIdx.x >= classes) return;",
+        (RuntimeError, "divergent barrier"),
+    ),
+    "moments index": (
+        "normalization", "moments", "count * counts[other] / both", "count / both",
+        WRONG,
+    ),
+}  # fmt: skip
+
+
+@needs_gxx
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
+    folder, name, old, new, (kind, message) = FAULTS[fault]
+    module = importlib.import_module(f"kernels.{folder}.cuda_raw")
+    source = module._cu.text
+    assert old in source
+    (tmp_path / module._cu.name).write_text(source.replace(old, new))
+    monkeypatch.setattr(module, "_cu", kernels.cuda.Module(tmp_path / module._cu.name))
+    arguments = classifying(name, 5) if folder == "softmax" else None
+    with pytest.raises(kind, match=message):
+        check(name, arguments)
+
+
+@needs_gxx
+def test_a_fault_in_the_gates_limit_is_found(tmp_path, monkeypatch):
+    module = importlib.import_module("kernels.through_time")
+    source = module._cu.text
+    assert source.count("!mask[") == 1
+    (tmp_path / "through_time.cu").write_text(source.replace("!mask[", "mask["))
+    monkeypatch.setattr(module, "_cu", kernels.cuda.Module(tmp_path / "through_time.cu"))
+    with pytest.raises(AssertionError):
+        check("rnn_grad", through_time("rnn", (1.0, 0.3)))

@@ -10,7 +10,7 @@ end of its own.
 
 import numpy as np
 
-from kernels.jit import jit, simd, threads, usable
+from kernels.jit import jit, simd, threads
 
 LANES = 16  # of float32
 ROWS = 6
@@ -45,13 +45,6 @@ def limits(gate):
 def masks(mask, n, steps):
     """The mask, or one that is True everywhere."""
     return np.ones((n, steps), bool) if mask is None else np.array(mask, bool, order="C")
-
-
-def float32_only(*arrays):
-    """As `kernels.jit.usable`, where exp and tanh are made for float32."""
-    if arrays[0].dtype == np.float64:
-        return "float32 only"
-    return usable(*arrays)
 
 
 @jit()

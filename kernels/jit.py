@@ -37,6 +37,7 @@ import numpy as np
 prange = range  # in a compiled function: a loop whose passes are spread over the threads
 _lock = threading.RLock()
 _PATIENCE = 1.0  # seconds of silence
+_WORTH_THREADS = 2**14  # numbers
 
 
 def jit(**options):
@@ -64,6 +65,13 @@ def usable(*arrays):
         if array.dtype != arrays[0].dtype:
             return f"one dtype only, not {arrays[0].dtype} and {array.dtype}"
     return problem() or True
+
+
+def float32_only(*arrays):
+    """As `usable`, for what calls functions of `kernels.simd` that are made for float32."""
+    if arrays[0].dtype == np.float64:
+        return "float32 only"
+    return usable(*arrays)
 
 
 def plain(array):
@@ -109,9 +117,10 @@ def problem():
 
 
 class _Compiled:
-    def __init__(self, function, options):
+    def __init__(self, function, options, suffix=""):
         self.function = function
         self.options = options
+        self.suffix = suffix
         self.dispatcher = None
         self.files = {function.__code__.co_filename}  # and those of the functions that it calls
         functools.update_wrapper(self, function)
@@ -122,6 +131,15 @@ class _Compiled:
             return dispatcher(*args)
         with _lock:  # not every threading layer of Numba can be entered from two threads at once
             return dispatcher(*args)
+
+    @functools.cached_property
+    def alone(self):
+        """The same function without threads: for little work, which is done before they wake."""
+        return _Compiled(self.function, {**self.options, "parallel": False}, "_alone")
+
+    def shared(self, work):
+        """The function, or `alone` where `work` (about as many numbers) is not worth threads."""
+        return self if work > _WORTH_THREADS and threads() > 1 else self.alone
 
     def resolve(self):
         """The function as Numba has it, with the compiled functions that it calls."""
@@ -147,6 +165,7 @@ class _Compiled:
         )
         functools.update_wrapper(function, original)
         del function.__wrapped__
+        function.__qualname__ += self.suffix  # of which the cache makes the name of a file
         dispatcher = numba.njit(**self.options)(function)
         try:
             dispatcher.enable_caching()

@@ -145,6 +145,17 @@ def put(x, i, line, count):
 
 
 @intrinsic
+def pointer(typing, array):
+    """A flat array as what `load`, `store` and the others here take too, and no more: to hand to
+    functions. (For each array that a function takes, Numba counts its references up and down.)"""
+
+    def emit(context, builder, sig, args):
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), emit
+
+
+@intrinsic
 def above(typing, a, b):
     """Where a > b, or one of them is NaN."""
 
@@ -202,7 +213,7 @@ def repeat(typing, array, i):
     line = Line(array.dtype)
 
     def emit(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        data = _data(context, builder, sig.args[0], args[0])
         return _repeat(builder, builder.load(builder.gep(data, [args[1]])), line.lanes)
 
     return line(array, types.intp), emit
@@ -237,6 +248,75 @@ def total(typing, a):
         return lanes[0]
 
     return a.dtype(a), emit
+
+
+@intrinsic
+def largest(typing, a):
+    """The largest of a line's numbers; of NaNs it may see nothing."""
+
+    def emit(context, builder, sig, args):
+        lanes = [builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(a.lanes)]
+        while len(lanes) > 1:
+            pairs = zip(lanes[::2], lanes[1::2])
+            lanes = [builder.select(builder.fcmp_ordered(">", x, y), x, y) for x, y in pairs]
+        return lanes[0]
+
+    return a.dtype(a), emit
+
+
+@intrinsic
+def first(typing, line, count, rest):
+    """The first `count` numbers of a line, then those of the line `rest`."""
+
+    def emit(context, builder, sig, args):
+        some = _first(builder, args[1], line.lanes)
+        return builder.select(some, args[0], args[2])
+
+    return line(line, types.intp, line), emit
+
+
+@intrinsic
+def _two_to_the(typing, line):
+    """2ⁿ of a float32 line that holds n + 1.5·2²³: n then stands in the lowest bits."""
+
+    def emit(context, builder, sig, args):
+        integers = ir.VectorType(ir.IntType(32), line.lanes)
+        n = builder.bitcast(args[0], integers)
+        n = builder.add(n, ir.Constant(integers, [127] * line.lanes))
+        exponent = builder.shl(n, ir.Constant(integers, [23] * line.lanes))
+        return builder.bitcast(exponent, args[0].type)
+
+    return line(line), emit
+
+
+@register_jitable
+def exp(x):
+    """Of a float32 line of numbers up to 88, right to 2e-7 (relative); 0 below -87.3. With
+    x = n·log 2 + r: 2ⁿ·exp(r), of which a polynomial was fitted to the smallest relative error."""
+    low, round_here = splat(np.float32(-87.3)), splat(np.float32(1.5 * 2**23))
+    near = fma(x, splat(np.float32(1.4426950409)), round_here)
+    n = near - round_here
+    r = fma(n, splat(np.float32(-0.693145751953125)), x)
+    r = fma(n, splat(np.float32(-1.4286068203e-6)), r)
+    p = fma(r, splat(np.float32(1.3901283765e-3)), splat(np.float32(8.3631465797e-3)))
+    p = fma(r, p, splat(np.float32(0.04166685347)))
+    p = fma(r, p, splat(np.float32(0.16666577283)))
+    p = fma(r, p, splat(np.float32(0.49999999553)))
+    p = fma(r * r, p, r) + splat(np.float32(1))
+    return where(low > x, zeros_like(x), p * _two_to_the(near))
+
+
+@register_jitable
+def log1p(x):
+    """log(1 + x) of a float32 line of numbers from 0 to 1, right to 2e-7 (relative)."""
+    p = fma(x, splat(np.float32(5.2326161077e-3)), splat(np.float32(-0.029504930566)))
+    p = fma(x, p, splat(np.float32(0.078225458837)))
+    p = fma(x, p, splat(np.float32(-0.13663204822)))
+    p = fma(x, p, splat(np.float32(0.19105987974)))
+    p = fma(x, p, splat(np.float32(-0.24842977572)))
+    p = fma(x, p, splat(np.float32(0.33319096255)))
+    p = fma(x, p, splat(np.float32(-0.49999493117)))
+    return x * fma(x, p, splat(np.float32(0.99999996988)))
 
 
 @register_jitable
@@ -293,10 +373,16 @@ _operator(operator.or_, Truth, lambda builder, a, b: builder.or_(a, b))
 
 def _address(context, builder, sig, args):
     """Pointer to the line that begins at number i of the array."""
-    array = context.make_array(sig.args[0])(context, builder, args[0])
-    start = builder.gep(array.data, [args[1]])
+    start = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
     vector = context.get_value_type(Line(sig.args[0].dtype))
     return builder.bitcast(start, vector.as_pointer())
+
+
+def _data(context, builder, kind, value):
+    """Pointer to the first number of an array, or of what `pointer` made."""
+    if isinstance(kind, types.CPointer):
+        return value
+    return context.make_array(kind)(context, builder, value).data
 
 
 def _repeat(builder, number, lanes):

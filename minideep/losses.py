@@ -12,6 +12,7 @@ as labels (N,) for predictions (N, 1) do; anything else is a ValueError.
 import inspect
 
 from kernels.backend import array_module
+from kernels.softmax import check_labels
 from minideep import ops
 from minideep.config import Configurable
 from minideep.tensor import Tensor, tensor
@@ -85,7 +86,7 @@ def binary_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0):
     if label_smoothing:
         y = y * (1 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
-        return (ops.softplus(p) - p * y).mean(axis=-1)  # -log σ(z) = softplus(z) - z
+        return ops.sigmoid_crossentropy(p, y).mean(axis=-1)
     p = ops.clip(p, low=EPSILON, high=1 - EPSILON)
     return -(y * ops.log(p) + (1 - y) * ops.log(1 - p)).mean(axis=-1)
 
@@ -107,6 +108,7 @@ def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=
 def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False):
     """y_true (N, ...) or (N, ..., 1), class numbers; y_pred (N, ..., C) -> (N, ...): -log p[y]."""
     p = y_pred if isinstance(y_pred, Tensor) else tensor(y_pred)
+    p = p if p.dtype.kind == "f" else ops.astype(p, dtype="float32")
     y = y_true if isinstance(y_true, Tensor) else tensor(y_true, device=p.device)
     y = y.data[..., 0] if y.ndim == p.ndim and y.shape[-1] == 1 else y.data
     if y.shape != p.shape[:-1]:
@@ -115,11 +117,12 @@ def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False):
                          "labels use categorical_crossentropy)")
     if y.dtype.kind == "f" and not bool((y == y.round()).all()):
         raise ValueError("class numbers must be whole numbers, 0, 1, 2, ...; some are not")
-    if y.size and not (0 <= int(y.min()) and int(y.max()) < p.shape[-1]):
-        raise ValueError(f"class numbers must lie in 0 ... {p.shape[-1] - 1}, as y_pred has "
-                         f"{p.shape[-1]} classes; got {int(y.min())} ... {int(y.max())}")
-    index = Tensor(y.astype("int64")[..., None])  # (N, ..., 1)
-    return -ops.squeeze(ops.gather(_log_probabilities(p, from_logits), index, axis=-1), -1)
+    y = y.astype("int64")
+    if from_logits:
+        return ops.softmax_crossentropy(p, y)
+    check_labels(y, p.shape[-1])
+    log_p = _log_probabilities(p, from_logits)
+    return -ops.squeeze(ops.gather(log_p, Tensor(y[..., None]), axis=-1), -1)
 
 
 def _log_probabilities(p, from_logits):

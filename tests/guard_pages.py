@@ -47,11 +47,14 @@ class GuardedNumPy:
 @contextlib.contextmanager
 def guarded_modules(*modules, at_end=True):
     """While it lasts, what these modules allocate is guarded."""
-    old = [module.np for module in modules]
-    for module in modules:
-        module.np = GuardedNumPy(at_end)
+    guarded_numpy = GuardedNumPy(at_end)
+    old = [(module, name, getattr(module, name))
+           for module in modules for name in ("np", "empty") if hasattr(module, name)]
+    for module, name, _ in old:  # empty: that of kernels.memory
+        own_empty = lambda shape, dtype=np.float32: guarded_numpy.empty(shape, dtype)
+        setattr(module, name, guarded_numpy if name == "np" else own_empty)
     try:
         yield
     finally:
-        for module, np_ in zip(modules, old):
-            module.np = np_
+        for module, name, value in old:
+            setattr(module, name, value)

@@ -8,7 +8,6 @@ import numpy as np
 
 from kernels.cells import (
     copy_rows,
-    float32_only,
     limits,
     masks,
     padded_rows,
@@ -18,7 +17,7 @@ from kernels.cells import (
     through_gate,
 )
 from kernels.gru import gru, gru_grad
-from kernels.jit import jit, plain, prange, simd
+from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.recurrent import before, rows
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from kernels.cells import (
     copy_rows,
-    float32_only,
     limits,
     masks,
     padded_rows,
@@ -20,7 +19,7 @@ from kernels.cells import (
     split,
     through_gate,
 )
-from kernels.jit import jit, plain, prange, simd
+from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.lstm import lstm, lstm_grad
 from kernels.recurrent import before, rows

@@ -7,7 +7,6 @@ import numpy as np
 
 from kernels.cells import (
     copy_rows,
-    float32_only,
     limits,
     masks,
     padded_rows,
@@ -16,7 +15,7 @@ from kernels.cells import (
     split,
     through_gate,
 )
-from kernels.jit import jit, plain, prange, simd
+from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.recurrent import before, rows
 from kernels.rnn import rnn, rnn_grad

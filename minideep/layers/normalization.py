@@ -49,11 +49,9 @@ class _Normalization(SameShape):
         return ops.reshape(weight, shape=tuple(shape))
 
     def normalize(self, x, mean, variance):
-        return (x - mean) / ops.sqrt(variance + self.epsilon)
-
-    def affine(self, y):
-        if self.gamma is not None:
-            y = y * self.along(self.gamma, y.ndim)
+        """With moments that are not x's own."""
+        scale = 1 / ops.sqrt(variance + self.epsilon)
+        y = (x - mean) * (scale if self.gamma is None else scale * self.along(self.gamma, x.ndim))
         return y if self.beta is None else y + self.along(self.beta, y.ndim)
 
 
@@ -85,22 +83,25 @@ class BatchNormalization(_Normalization):
 
     def call(self, x, training=False, mask=None):
         self.check(x)
-        if training and self.trainable and x.size:
-            mean, variance = self.moments(x, mask)
-            for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                if mode.again:  # these statistics have been counted
-                    break
-                moving.data = (self.momentum * moving.data
-                               + (1 - self.momentum) * now.data.reshape(self.shape))
+        if not (training and self.trainable and x.size):
+            return self.normalize(x, *(self.along(t, x.ndim)
+                                       for t in (self.moving_mean, self.moving_variance)))
+        if mask is None:
+            y, mean, variance = ops.batch_norm(ops.swapaxes(x, self.axes[0], -1), self.gamma,
+                                               self.beta, self.epsilon)
+            y = ops.swapaxes(y, self.axes[0], -1)
         else:
-            mean, variance = (self.along(t, x.ndim)
-                              for t in (self.moving_mean, self.moving_variance))
-        return self.affine(self.normalize(x, mean, variance))
+            mean, variance = self.moments(x, mask)
+            y = self.normalize(x, mean, variance)
+            mean, variance = mean.data.reshape(self.shape), variance.data.reshape(self.shape)
+        if not mode.again:  # otherwise these statistics have been counted
+            for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.data = self.momentum * moving.data + (1 - self.momentum) * now
+        return y
 
     def moments(self, x, mask):
+        """Of the samples that the mask keeps."""
         over = tuple(a for a in range(x.ndim) if a not in self.axes)
-        if mask is None:
-            return x.mean(over, keepdims=True), x.var(over, keepdims=True)
         if mask.ndim != x.ndim - 1:
             raise ValueError(f"{self.name} wants a mask with one axis less than the input "
                              f"{x.shape}, got {mask.shape}")
@@ -120,8 +121,15 @@ class LayerNormalization(_Normalization):
 
     def call(self, x):
         self.check(x)
-        mean, variance = x.mean(self.axes, keepdims=True), x.var(self.axes, keepdims=True)
-        return self.affine(self.normalize(x, mean, variance))
+        if not x.size:
+            return self.normalize(x, x.sum(), x.sum())  # which are 0
+        order = (*(a for a in range(x.ndim) if a not in self.axes), *self.axes)
+        last = ops.transpose(x, axes=order)
+        rows = (*last.shape[:-len(self.axes)], math.prod(self.shape))  # (..., all of `axis` as one)
+        weights = [None if w is None else ops.reshape(w, shape=(-1,)) for w in (self.gamma, self.beta)]
+        y = ops.layer_norm(ops.reshape(last, shape=rows), *weights, self.epsilon)
+        back = tuple(order.index(a) for a in range(x.ndim))
+        return ops.transpose(ops.reshape(y, shape=last.shape), axes=back)
 
 
 class GroupNormalization(_Normalization):
@@ -147,9 +155,8 @@ class GroupNormalization(_Normalization):
 
     def call(self, x):
         self.check(x)
-        a, shape = self.axes[0], x.shape
-        split = (*shape[:a], self.groups, math.prod(self.shape) // self.groups, *shape[a + 1:])
-        y = ops.reshape(x, shape=split)  # (N, ..., G, C/G, ...)
-        over = tuple(i for i in range(1, y.ndim) if i != a)
-        y = self.normalize(y, y.mean(over, keepdims=True), y.var(over, keepdims=True))
-        return self.affine(ops.reshape(y, shape=shape))
+        if not x.size:
+            return self.normalize(x, x.sum(), x.sum())  # which are 0
+        y = ops.group_norm(ops.swapaxes(x, self.axes[0], -1), self.gamma, self.beta, self.groups,
+                           self.epsilon)
+        return ops.swapaxes(y, self.axes[0], -1)

@@ -11,7 +11,7 @@ from minideep.ops.elementwise import abs as _abs, exp, log, sqrt, where
 from minideep.ops.shape import axis_of, broadcast_to, reshape
 from minideep.tensor import Tensor
 
-__all__ = "argmax log_softmax logsumexp max mean min softmax std sum var".split()
+__all__ = "argmax logsumexp max mean min std sum var".split()
 
 
 def _axes(axis, ndim):
@@ -81,13 +81,3 @@ def logsumexp(x, axis=None, keepdims=False):
     top = where(_abs(top) == math.inf, 0.0, top)  # of -inf only: log 0, and no -inf + inf
     y = log(sum(exp(x - top), axis, keepdims=True)) + top
     return y if keepdims else reshape(y, shape=sum(top, axis).shape)
-
-
-def softmax(x, axis=-1):
-    """eˣ / Σ eˣ along `axis`."""
-    e = exp(x - max(x.detach(), axis, keepdims=True))
-    return e / sum(e, axis, keepdims=True)
-
-
-def log_softmax(x, axis=-1):
-    return x - logsumexp(x, axis, keepdims=True)

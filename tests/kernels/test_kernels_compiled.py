@@ -64,14 +64,48 @@ def cell_cases():
                 yield cell + "_grad", (g, states, *inputs, mask, gate)
 
 
-CASES = {"pool": pool_cases, "depthwise": depthwise_cases, "cells": cell_cases}
+def softmax_cases():
+    names = """softmax softmax_grad log_softmax log_softmax_grad softmax_crossentropy
+        softmax_crossentropy_grad sigmoid_crossentropy sigmoid_crossentropy_grad""".split()
+    for shape in [(1, 1), (3, 16), (7, 17), (2, 5, 40), (0, 3), (300, 64)]:
+        rng = np.random.default_rng(shape[-1])
+        x, g, y = rng.standard_normal((3, *shape))
+        labels = rng.integers(0, shape[-1], shape[:-1])
+        every = (x,), (g, y), (x,), (g, y), (x, labels), (g[..., 0], x, labels), (x, y), (g, x, y)
+        yield from zip(names, every)
+
+
+def normalization_cases():
+    for n, p, c, groups in [(1, 2, 3, 1), (2, 65, 16, 16), (2, 130, 40, 8), (0, 2, 4, 2),
+                            (1, 3, 33, 33), (1, 4, 20, 2)]:  # fmt: skip
+        rng = np.random.default_rng(c)
+        x, g = rng.standard_normal((2, n, p, c))
+        gamma, beta = rng.standard_normal((2, c))
+        moments = kernels.moments(x, groups)
+        yield "moments", (x, groups)
+        yield "normalize", (x, moments, gamma, beta, 0.01)
+        yield "normalize_grad", (g, x, moments, gamma, 0.01)
+
+
+def crop_cases():
+    for images, n, c in [(1, 3, 3), (2, 2, 1), (1, 1, 17), (0, 0, 3)]:
+        rng = np.random.default_rng(c)
+        x, g = rng.standard_normal((images, 9, 7, c)), rng.standard_normal((n, 5, 6, c))
+        boxes = np.concatenate([rng.uniform(-9, 9, (n, 2)), rng.uniform(0.5, 20, (n, 2))], axis=1)
+        yield "crop", (x, boxes, (5, 6))
+        yield "crop_image_grad", (g, boxes, x.shape)
+        yield "crop_box_grad", (g, x, boxes)
+
+
+CASES = {"softmax": softmax_cases, "normalization": normalization_cases, "crop": crop_cases,
+         "pool": pool_cases, "depthwise": depthwise_cases, "cells": cell_cases}
 
 
 def run(name, arguments, rung, convert):
     """The results of a rung on converted arrays, as a tuple."""
     op = kernels.ladders()[name]
     normal = op.contract(*arguments)
-    converted = [convert(a) if isinstance(a, np.ndarray) and a.dtype != bool else a for a in normal]
+    converted = [convert(a) if isinstance(a, np.ndarray) and a.dtype == float else a for a in normal]
     result = op.rungs[rung](*converted)
     return result if isinstance(result, tuple) else (result,)
 
@@ -134,7 +168,8 @@ def apply(name):
 
 def guard():
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
-    names = "pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells"
+    names = """pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells
+        softmax.compiled normalization.compiled crop.compiled"""
     modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
     for cases in CASES.values():
         for name, arguments in cases():

@@ -199,6 +199,32 @@ def _(draw, op):
     return lambda x: op(x, axis), [values(draw, s)]
 
 
+@case("softmax_crossentropy")
+def _(draw):
+    s = shape(draw, 1, smallest=1)
+    labels = np.random.default_rng(0).integers(0, s[-1], s[:-1])
+
+    def loss(z):
+        return ops.softmax_crossentropy(z, ops.to_device(minideep.tensor(labels), z.device).data)
+    return loss, [values(draw, s)]
+
+
+@case("sigmoid_crossentropy")
+def _(draw):
+    s = shape(draw)
+    return ops.sigmoid_crossentropy, [values(draw, s), values(draw, s)]
+
+
+@case("batch_norm", "group_norm", "layer_norm")
+def _(draw, op):
+    n, p, k, groups = (draw(st.integers(1, 3)) for _ in range(4))
+    c = k * groups
+    inputs = [values(draw, s) for s in ((n, p + 1, c), (c,), (c,))]
+    if op is ops.group_norm:
+        return lambda *a: op(*a, groups, 0.5), inputs
+    return lambda *a: op(*a, 0.5)[0] if op is ops.batch_norm else op(*a, 0.5), inputs
+
+
 # ------------------------------------------------------------------------------------------- shape
 
 @case("reshape")

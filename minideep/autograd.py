@@ -20,9 +20,12 @@ c = b * b the order makes it right: b needs both contributions before it passes 
 """
 
 import inspect
+import math
+
+from numpy import ndarray
 
 from kernels import backend
-from minideep.checks import check_finite, fingerprint, user_line
+from minideep.checks import check_finite, fingerprint, seed_gradient, user_line
 from minideep.mode import mode, set_mode
 
 __all__ = ["Node", "Op", "grad", "op", "run_backward"]
@@ -32,6 +35,7 @@ class Op:
     """One differentiable function: arrays in, one array out, and its vjps. Made by `@op`."""
 
     registry = {}  # name -> Op, for the tests and the inspector
+    asks_for_shapes = False  # do the vjps?
 
     def __init__(self, forward, elementwise=False):
         self.forward, self.name, self.__doc__ = forward, forward.__name__, forward.__doc__
@@ -40,10 +44,11 @@ class Op:
         parameters = list(inspect.signature(forward).parameters.values())
         self.inputs = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
         self.variadic = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), None)
+        self.most = math.inf if self.variadic else len(self.inputs)
         keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY]
         self.keywords = [p.name for p in keywords]
         self.defaults = {p.name: p.default for p in keywords if p.default is not p.empty}
-        self._vjps, self._joint = {}, None
+        self._vjps, self._joint, self._asked = {}, None, {}
         Op.registry[self.name] = self
 
     def __reduce__(self):
@@ -53,6 +58,8 @@ class Op:
         """Declare the vjp of each differentiable input. A variadic op gives one, which may also
         ask for `i`, the number of the input."""
         self._vjps = {name: (function, *_asks_for(function)) for name, function in functions.items()}
+        self.asks_for_shapes = any("_shape" in name for _, names, _ in self._vjps.values()
+                                   for name in names)
 
     def joint_vjp(self, function):
         """Declare one vjp for all inputs: function(g, y, *inputs, **keywords) -> a gradient each."""
@@ -60,37 +67,38 @@ class Op:
         return function
 
     def __call__(self, *inputs, **attrs):
-        n = len(self.inputs)
-        if len(inputs) > n and not self.variadic:  # options given by position
-            if len(inputs) > n + len(self.keywords):
+        if len(inputs) > self.most:  # options given by position
+            if len(inputs) > self.most + len(self.keywords):
                 raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; got {len(inputs)}")
-            attrs.update(zip(self.keywords, inputs[n:]))
-            inputs = inputs[:n]
-        inputs = [x if type(x) is Tensor or x is None else as_operand(x) for x in inputs]
-        arrays = [x.data if type(x) is Tensor else x for x in inputs]
+            attrs.update(zip(self.keywords, inputs[self.most:]))
+            inputs = inputs[:self.most]
         if self.defaults:
             attrs = {**self.defaults, **attrs}
+        arrays = [x.data for x in inputs if type(x) is Tensor]  # all of them, most of the time
+        if len(arrays) < len(inputs):
+            inputs = [x if type(x) is Tensor or x is None else as_operand(x) for x in inputs]
+            arrays = [x.data if type(x) is Tensor else x for x in inputs]
         try:
             y = self.forward(*arrays, **attrs)
         except TypeError:
             backend.array_module(*filter(backend.is_array, arrays))  # on two devices? it says so
             raise
-        y = y if "dtype" in attrs else keep_single_precision(y, arrays)
+        if (type(y) is not ndarray or y.dtype.char != "f") and "dtype" not in attrs:
+            y = keep_single_precision(y, arrays)
         if mode.anomaly and mode.pulled is None:
             check_finite(y, f"the output of {self.name}", user_line(), zip(self.inputs, arrays))
-        out = Tensor(y)
-        if mode.grad and any(type(x) is Tensor and x.requires_grad for x in inputs):
-            out.requires_grad, out.node = True, Node(self, inputs, attrs, y)
-        return out
+        if mode.grad and True in [type(x) is Tensor and x.requires_grad for x in inputs]:
+            return Tensor(y, True, Node(self, inputs, attrs, y))
+        return Tensor(y)
 
     def saves(self, inputs):
         """The names that the vjps of those inputs that need a gradient ask for."""
-        wants = [type(x) is Tensor and x.requires_grad for x in inputs]
-        if self._joint:
-            return {"y", *self.inputs}, wants
-        names = {name for i, want in enumerate(wants) if want
-                 for name in self._vjps.get(self.argument(i), (None, ()))[1]}
-        return names, wants
+        wants = tuple([type(x) is Tensor and x.requires_grad for x in inputs])
+        if wants not in self._asked:
+            self._asked[wants] = {"y", *self.inputs} if self._joint else {
+                name for i, want in enumerate(wants) if want
+                for name in self._vjps.get(self.argument(i), (None, ()))[1]}
+        return self._asked[wants], wants
 
     def argument(self, i):
         return self.variadic or self.inputs[i]
@@ -101,19 +109,24 @@ class Op:
         if self._joint:
             gradients = self._joint(g, values["y"], *[values[n] for n in self.inputs], **node.attrs)
         else:
-            gradients = [None if edge is None else self._pull_one(i, g, values, node.attrs)
+            values["g"] = g
+            gradients = [None if edge is None else self._pull_one(i, values, node.attrs)
                          for i, edge in enumerate(node.edges)]
-        return [(edge, fit(gx, node.likes[i], self, i))
-                for i, (edge, gx) in enumerate(zip(node.edges, gradients))
-                if edge is not None and gx is not None]
+        pairs = []
+        for i, (edge, gx) in enumerate(zip(node.edges, gradients)):
+            if edge is not None and gx is not None:
+                like = node.likes[i]
+                fits = gx.data.shape == like[0] and gx.data.dtype == like[1]
+                pairs.append((edge, gx if fits else fit(gx, like, self, i)))
+        return pairs
 
-    def _pull_one(self, i, g, values, attrs):
+    def _pull_one(self, i, values, attrs):
         if self.argument(i) not in self._vjps:
             return None
         function, names, takes_all = self._vjps[self.argument(i)]
-        values.update(g=g, i=i)
-        given = {name: values[name] if name in values else attrs[name] for name in names}
-        return function(**{**attrs, **given}) if takes_all else function(**given)
+        values["i"] = i
+        given = [values[name] if name in values else attrs[name] for name in names]
+        return function(**{**attrs, **dict(zip(names, given))}) if takes_all else function(*given)
 
 
 def op(forward=None, *, elementwise=False):
@@ -129,35 +142,38 @@ class Node:
     def __init__(self, op, inputs, attrs, y):
         self.op, self.attrs, self.hooks = op, attrs, None
         names, wants = op.saves(inputs)
-        self.edges = tuple(_edge(x) if want else None for x, want in zip(inputs, wants))
-        self.likes = tuple((x.data.shape, x.data.dtype) if type(x) is Tensor else ((), None)
-                           for x in inputs)
-        by_name = {op.variadic: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs))
-        self.saved = {name: by_name[name] for name in names if name in by_name}
-        if "y" in names:
-            self.saved["y"] = y  # the array: a tensor would point back at this node
-        kept = (*self.saved.values(), *attrs.values())  # attrs too: an index may be an array
-        flat = [x for v in kept for x in (v if type(v) is tuple else (v,))]
-        self.prints = [(x, fingerprint(_data(x), mode.anomaly)) for x in flat]
+        self.edges = [_edge(x) if want else None for x, want in zip(inputs, wants)]
+        self.likes = [(x.data.shape, x.data.dtype) if type(x) is Tensor else ((), None) for x in inputs]
+        self.saved = {}
+        if names:
+            by_name = {op.variadic: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs))
+            by_name["y"] = y  # the array: a tensor would point back at this node
+            self.saved = {name: by_name[name] for name in names if name in by_name}
+        self.prints = []
+        for v in (*self.saved.values(), *attrs.values()):  # attrs too: an index may be an array
+            for x in v if type(v) is tuple else (v,):
+                self.prints.append((x, fingerprint(x.data if type(x) is Tensor else x, mode.anomaly)))
         where = mode.anomaly and (mode.pulled.where if mode.pulled else user_line())
         self.where = where or None  # file:line of the user's program
 
     def values(self):
         """What the vjps may ask for; refuses arrays that were changed since they were saved."""
         for x, before in self.prints:
-            if before is not None and fingerprint(_data(x), self.where is not None) != before:
+            array = x.data if type(x) is Tensor else x
+            if before is not None and fingerprint(array, self.where is not None) != before:
                 raise RuntimeError(
                     f"an array that {self.op.name} saved for its gradient was changed in place "
-                    f"(shape {getattr(_data(x), 'shape', '-')}): its gradient would be silently wrong. "
+                    f"(shape {getattr(array, 'shape', '-')}): its gradient would be silently wrong. "
                     "Write x = x + 1 instead of x.data += 1, or change the data after backward()")
         values = dict(self.saved)
         if "y" in values:
             values["y"] = Tensor(values["y"], requires_grad=True, node=self)
-        shapes = [shape for shape, _ in self.likes]
-        if self.op.variadic:
-            values[self.op.variadic + "_shape"] = shapes
-        else:
-            values.update((name + "_shape", shape) for name, shape in zip(self.op.inputs, shapes))
+        if self.op.asks_for_shapes:
+            shapes = [shape for shape, _ in self.likes]
+            if self.op.variadic:
+                values[self.op.variadic + "_shape"] = shapes
+            else:
+                values.update((name + "_shape", shape) for name, shape in zip(self.op.inputs, shapes))
         return values
 
 
@@ -169,10 +185,6 @@ def _asks_for(function):
 
 def _edge(x):
     return x if x.node is None else x.node
-
-
-def _data(x):
-    return x.data if type(x) is Tensor else x
 
 
 # ------------------------------------------------------------------------------------ the way back
@@ -197,7 +209,10 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
     gradients, found, ready = {}, {}, []
 
     def arrive(edge, g):
-        gradients[edge] = g if edge not in gradients else gradients[edge] + g
+        if edge in gradients:
+            before = gradients[edge]
+            g = before + g if create_graph else _plain(before.data + g.data)
+        gradients[edge] = g
         if type(edge) is Node:
             consumers[edge] -= 1
             if not consumers[edge]:
@@ -208,8 +223,9 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             arrive(_edge(tensor), g)
         while ready:
             node = ready.pop()
-            g = _call_hooks(node, gradients.pop(node))
-            if node in watch:
+            g = gradients.pop(node)
+            g = _call_hooks(node, g) if node.hooks else g
+            if watch and node in watch:
                 found[node] = g
                 if stop:
                     continue
@@ -267,23 +283,6 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=No
     return wanted[0] if single else wanted
 
 
-def seed_gradient(y, g):
-    """The gradient that the way back starts with, checked against the output `y`."""
-    if not y.requires_grad:
-        raise RuntimeError("this tensor has no gradient to send back: nothing that it was computed "
-                           "from has requires_grad=True (or it was computed under no_grad)")
-    if g is None:
-        if y.data.size != 1:
-            raise ValueError(f"backward() of a tensor of shape {y.shape} needs a gradient of that "
-                             "shape; only a scalar can do without: y.sum().backward()")
-        return Tensor(backend.array_module(y.data).ones_like(y.data))
-    if not isinstance(g, Tensor):
-        g = tensor(g, dtype=y.dtype, device=y.device)
-    if g.shape != y.shape:
-        raise ValueError(f"a gradient of shape {g.shape} was given for a tensor of shape {y.shape}")
-    return g
-
-
 def _call_hooks(edge, g):
     for hook in list((edge.hooks or {}).values()):
         changed = hook(g)
@@ -294,5 +293,5 @@ def _call_hooks(edge, g):
     return g
 
 
-from minideep.tensor import Tensor, tensor  # noqa: E402  (tensors and ops are made of each other)
+from minideep.tensor import Tensor, _plain  # noqa: E402  (tensors and ops are made of each other)
 from minideep.promotion import as_operand, fit, keep_single_precision  # noqa: E402

@@ -10,6 +10,8 @@ from kernels import backend
 
 def as_operand(x):
     """Scalars stay Python scalars, which never promote float32; arrays become tensors."""
+    if type(x) in (float, int):
+        return x
     if isinstance(x, np.generic) or isinstance(x, np.ndarray) and x.ndim == 0:
         return x.item()  # asked first: np.float64 is a float too, one that promotes
     if isinstance(x, (bool, int, float, complex)):

@@ -41,7 +41,8 @@ class Tensor:
         for leaf, g in found.items():
             if leaf.grad is not None:
                 g = leaf.grad + g
-            elif g.node is None and (id(g.data) in taken or _is_view(g.data)):
+            elif g.node is None and (id(g.data) in taken or  # or a view of another array
+                                     type(getattr(g.data, "base", g.data)) is type(g.data)):
                 g = Tensor(g.data.copy())
             taken.add(id(g.data))
             leaf.grad = g
@@ -166,10 +167,6 @@ class Tensor:
     def transpose(self, *axes):
         axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         return ops.transpose(self, axes=axes or None)
-
-
-def _is_view(array):
-    return type(getattr(array, "base", array)) is type(array)
 
 
 def _raw(x):

@@ -16,20 +16,21 @@ from minideep.tensor import Tensor, tensor
 __all__ = "einsum irfft2 matmul rfft2".split()
 
 
-@op
+@op(elementwise=True)
 def _matmul(a, b):
-    if a.ndim == 2 == b.ndim and module(a, b) is np and a.dtype == b.dtype:
-        return np.matmul(a, b, out=memory.empty((len(a), b.shape[1]), a.dtype))
+    if a.ndim == 2 == b.ndim and len(a) * b.shape[1] > memory.SMALL and type(a) is type(b) is np.ndarray:
+        return np.matmul(a, b, out=memory.empty((len(a), b.shape[1]), np.result_type(a, b)))
     return a @ b
 
 
-_matmul.vjp(a=lambda g, b, a_shape: sum_to(g @ swapaxes(conj(b), -1, -2), shape=a_shape),
-            b=lambda g, a, b_shape: sum_to(swapaxes(conj(a), -1, -2) @ g, shape=b_shape))
+_matmul.vjp(a=lambda g, b: _matmul(g, swapaxes(conj(b), -1, -2)),
+            b=lambda g, a: _matmul(swapaxes(conj(a), -1, -2), g))
 
 
 def matmul(a, b):
     """a @ b with NumPy's rules: stacks of matrices broadcast, a vector is a row or a column."""
-    a, b = (x if isinstance(x, Tensor) else Tensor(x) if is_array(x) else tensor(x) for x in (a, b))
+    if type(a) is not Tensor or type(b) is not Tensor:
+        a, b = (x if isinstance(x, Tensor) else Tensor(x) if is_array(x) else tensor(x) for x in (a, b))
     if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul of shapes {a.shape} and {b.shape}: the last axis of the first must "
                          "be as long as the second-last of the second")

@@ -80,7 +80,7 @@ def test_nothing_waits_for_the_garbage_collector(create_graph, steps):
     gc.collect()
     gc.disable()
     try:
-        for _ in range(steps // 2):  # Python's own free lists fill up
+        for _ in range(4 * steps if create_graph else steps):  # Python's own free lists fill up
             step(w, x, create_graph)
         tracemalloc.start()
         step(w, x, create_graph)

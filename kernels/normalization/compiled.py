@@ -22,12 +22,17 @@ CHUNK = 64  # rows
 @rung(moments, device="cpu", why="one pass over memory, without temporaries")
 def compiled(x, groups):
     n, p, c = x.shape
-    result = np.empty((2, n, groups), x.dtype)
     x = plain(x)
     sums = np.empty((2, n * _chunks(p), c))
     _sums.shared(x.size)(x.reshape(-1), p, c, sums)
-    _merge(sums, p, result)
-    return result
+    # The moments of groups from those of their chunks and channels (Chan et al. 1979).
+    means, squares = sums.reshape(2, n, _chunks(p), groups, c // groups)
+    rows = np.full((_chunks(p), 1, 1), CHUNK)
+    rows[-1] = p - CHUNK * (len(rows) - 1)
+    count = p * c // groups
+    mean = (means * rows).sum(axis=(1, 3)) / count  # (N, G)
+    squares += (means - mean[:, None, :, None]) ** 2 * rows
+    return np.stack([mean, squares.sum(axis=(1, 3)) / count]).astype(x.dtype)
 
 
 @rung(normalize, device="cpu", why="one pass over memory, without temporaries")
@@ -131,26 +136,6 @@ def _sums(x, p, c, sums):
                 mean = np.float64(two[0, k]) / rows
                 sums[0, task, u + k] = x[start + u + k] + mean
                 sums[1, task, u + k] = max(np.float64(two[1, k]) - rows * mean * mean, 0.0)
-
-
-@jit()
-def _merge(sums, p, moments):
-    """Join the moments of chunks and channels to those of groups (Chan et al. 1979)."""
-    _, samples, groups = moments.shape
-    chunks, size = sums.shape[1] // max(samples, 1), sums.shape[2] // groups
-    for n in range(samples):
-        for group in range(groups):
-            count, mean, squares = 0, 0.0, 0.0
-            for chunk in range(chunks):
-                rows = min(CHUNK, p - chunk * CHUNK)
-                for u in range(group * size, (group + 1) * size):
-                    distance = sums[0, n * chunks + chunk, u] - mean
-                    count += rows
-                    mean += distance * rows / count
-                    squares += sums[1, n * chunks + chunk, u]
-                    squares += distance * distance * rows * (count - rows) / count
-            moments[0, n, group] = mean
-            moments[1, n, group] = squares / count
 
 
 @jit(parallel=True)

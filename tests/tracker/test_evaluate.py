@@ -252,7 +252,8 @@ def test_tracks_are_kept_until_a_file_changes(tmp_path, counting):
     evaluate.evaluate(find_sequences(folder), ["first"])
     assert counting.started == 5
     boxes = folder / "b" / "groundtruth_rect.txt"
-    boxes.write_text(boxes.read_text().replace("1.2", "1.3"))
+    *lines, last = boxes.read_text().splitlines()
+    boxes.write_text("\n".join([*lines, "1,2,3,4"]))
     evaluate.evaluate(find_sequences(folder), ["first"])
     assert counting.started == 6
     evaluate.evaluate([s.head(5) for s in find_sequences(folder)], ["first"])

@@ -177,16 +177,22 @@ def _launch(product, out, a, b, depth, groups, geometry):
     product(blocks, (SIDE, SIDE), out, a, b, columns, depth, share, groups, geometry)
 
 
-@cuda_numba.needs
-def _(g, x, *_):
-    return usable(g, x)
-
-
 @conv2d.rungs["cuda_numba"].needs
 def _(x, w, *_):
-    return usable(x, w)
+    return _usable(w.shape, x, w)
 
 
 @conv2d_input_grad.rungs["cuda_numba"].needs
 def _(g, w, *_):
-    return usable(g, w)
+    return _usable(w.shape, g, w)
+
+
+@cuda_numba.needs
+def _(g, x, w_shape, *_):
+    return _usable(w_shape, g, x)
+
+
+def _usable(w_shape, *arrays):
+    if 0 in w_shape:
+        return "one channel at least: Numba's kernels take no empty arrays"
+    return usable(*arrays)

@@ -143,7 +143,7 @@ def cuda_numba(xw, h0, c0, R, mask, gate):
     n, steps, _ = xw.shape
     units = h0.shape[1]
     mask = _everywhere(xp, mask, n, steps)
-    states, no_gates = xp.empty((2, n, steps, units), xw.dtype), xp.empty((0, 0, 4, 0), xw.dtype)
+    states, no_gates = xp.empty((2, n, steps, units), xw.dtype), xp.empty((1, 1, 4, 1), xw.dtype)
     for t in range(steps):
         _forward(_blocks(n, units), (SIDE, SIDE), states, no_gates, xw, h0, c0, R, mask, t)
     return states
@@ -162,7 +162,7 @@ def cuda_numba(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
     scale = xw.dtype.type(1 if gate is None else gate[0])
     blocks, threads = _blocks(n, units), (SIDE, SIDE)
     _gates_of((*blocks, steps), threads, states, gates, xw, h0, c0, R, mask, 0)
-    for t in range(steps - 1, -2, -1):
+    for t in range(steps - 1, -2 if steps else -1, -1):
         _back(blocks, threads, g, states, gates, c0, R, mask, dxw, dh, dc, scale, t)
     return dxw, dh, dc, rows(before(xp, states[0], h0)).T @ rows(dxw)
 

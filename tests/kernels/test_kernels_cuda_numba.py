@@ -9,9 +9,9 @@ import sys
 
 import numpy as np
 import pytest
+from simulate_cuda_numba import cases
 
 import kernels
-from kernels.__main__ import example, on_device
 from kernels.cuda import numba_cuda
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,6 +36,7 @@ def test_every_family_has_its_rungs():
 
 
 @needs_compiler
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # results are never written
 @pytest.mark.parametrize(
     "dtype, capability",
     [
@@ -48,7 +49,10 @@ def test_every_family_has_its_rungs():
 @pytest.mark.parametrize("name", OPS)
 def test_compiles_without_a_gpu(name, dtype, capability):
     op = kernels.ladders()[name]
-    arguments = on_device(op.contract(*example(name, large=False)), "cpu", dtype)
+    arguments = [
+        a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype == float else a
+        for a in op.contract(*next(cases(name)))
+    ]
     assert op.rungs["cuda_numba"].refusal("cuda", arguments) is None
     with numba_cuda.compiled_to_ptx(capability) as texts:
         op.rungs["cuda_numba"](*arguments)
@@ -101,6 +105,9 @@ def test_arrays_that_it_cannot_take_are_refused_with_a_reason():
     bytes_, single, double = np.zeros(1, np.uint8), np.zeros(1, np.float32), np.zeros(1)
     assert "float32 and float64 only" in numba_cuda.usable(bytes_)
     assert "one dtype only" in numba_cuda.usable(single, double)
+    conv2d, empty = kernels.ladders()["conv2d"], np.ones((1, 3, 3, 0))
+    normal = conv2d.contract(empty, np.ones((2, 2, 0, 3)))
+    assert "no empty arrays" in conv2d.rungs["cuda_numba"].refusal("cuda", normal)
 
 
 def test_without_numba_cuda_the_reason_is_given(monkeypatch):

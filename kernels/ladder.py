@@ -83,7 +83,7 @@ class Ladder:
     def pick(self, args):
         """The rung that will run the normalised arguments `args`."""
         device = common_device([a for a in args if is_array(a)])
-        forced = _choice(self.name)
+        forced = choice(self.name)
         if forced is not None:
             reason = self.rungs[forced].refusal(device, args)
             if reason is None:
@@ -156,7 +156,7 @@ def _using(choices):
         _forced.reset(token)
 
 
-def _choice(op):
+def choice(op):
     """The rung forced for `op`, or None."""
     choice = _forced.get().get(op)
     if choice is None:
@@ -195,7 +195,7 @@ class Explanation:
 
     def __init__(self, op, args):
         device = common_device([a for a in args if is_array(a)])
-        forced = _choice(op.name)
+        forced = choice(op.name)
         self.op = op
         self.device = device
         self.chosen = None

@@ -119,4 +119,4 @@ def _shape(name, shape):
 # The rungs, from the formula upward.
 from kernels.conv2d import formula, im2col, flipped, shifts  # noqa: E402, F401, I001
 from kernels.conv2d import depthwise, direct, winograd  # noqa: E402, F401, I001
-from kernels.conv2d import cuda_numba, cuda_raw  # noqa: E402, F401, I001
+from kernels.conv2d import cuda_numba, cuda_raw, cuda_tf32  # noqa: E402, F401, I001

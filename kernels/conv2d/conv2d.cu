@@ -16,6 +16,8 @@
 //
 // Nothing is added by two blocks: the input gradient gathers, and where the weight gradient splits
 // its long sum over blocks, they write partial sums, which add_up adds in order.
+//
+// With the macro TENSOR_CORES a tile's products are left to those, in TF32: see `mma`.
 
 constexpr int TILE_M = 128, TILE_N = 64, TILE_K = 16, THREADS = 256;
 
@@ -23,9 +25,11 @@ struct Geometry {
     int h, w, c, kh, kw, o, oh, ow, s0, s1, d0, d1, top, left, groups;
 };
 
-struct Tiles {  // rows of 16 bytes more, so that the columns of a tile lie in different banks
-    float a[2][TILE_K][TILE_M + 4];
-    float b[2][TILE_K][TILE_N + 4];
+constexpr int ROW_M = TILE_M + 4, ROW_N = TILE_N + 4;  // columns of a tile in different banks
+
+struct Tiles {
+    float a[2][TILE_K][ROW_M];
+    float b[2][TILE_K][ROW_N];
 };
 
 // A place in a sum over taps and channels.
@@ -131,7 +135,7 @@ struct Patches {
 
     __device__ void advance() { tap.advance(TILE_K, q.kw, channels); }
 
-    __device__ static void put(float (&tile)[TILE_K][TILE_M + 4], int r, float4 v)
+    __device__ static void put(float (&tile)[TILE_K][ROW_M], int r, float4 v)
     {
         const int row = threadIdx.x / 4 + r * 64, k = threadIdx.x % 4 * 4;
         tile[k][row] = v.x;
@@ -209,7 +213,7 @@ struct Columns {
         }
     }
 
-    __device__ static void put(float (&tile)[TILE_K][TILE_M + 4], int r, float4 v)
+    __device__ static void put(float (&tile)[TILE_K][ROW_M], int r, float4 v)
     {
         float* four = &tile[threadIdx.x / 32 + r * 8][threadIdx.x % 32 * 4];
         *reinterpret_cast<float4*>(four) = v;
@@ -244,7 +248,7 @@ struct Rows {
 
     __device__ void advance() { row += TILE_K; }
 
-    __device__ static void put(float (&tile)[TILE_K][TILE_N + 4], float4 v)
+    __device__ static void put(float (&tile)[TILE_K][ROW_N], float4 v)
     {
         *reinterpret_cast<float4*>(&tile[threadIdx.x / 16][threadIdx.x % 16 * 4]) = v;
     }
@@ -290,7 +294,7 @@ struct Exchanged {
 
     __device__ void advance() { tap.advance(TILE_K, q.kw, channels); }
 
-    __device__ static void put(float (&tile)[TILE_K][TILE_N + 4], float4 v)
+    __device__ static void put(float (&tile)[TILE_K][ROW_N], float4 v)
     {
         const int column = threadIdx.x / 4, k = threadIdx.x % 4 * 4;
         tile[k][column] = v.x;
@@ -300,16 +304,124 @@ struct Exchanged {
     }
 };
 
-__device__ void add_products(float (&sum)[8][4], const float4& a0, const float4& a1,
-                             const float4& b)
+#ifndef TENSOR_CORES
+
+// A thread has 8 x 4 sums: rows ty.. and 64 + ty.., columns tx.. of the tile.
+__device__ void add_products(float (&sum)[8][4], const float (&a)[TILE_K][ROW_M],
+                             const float (&b)[TILE_K][ROW_N])
 {
-    const float a[8] = {a0.x, a0.y, a0.z, a0.w, a1.x, a1.y, a1.z, a1.w};
-    const float right[4] = {b.x, b.y, b.z, b.w};
+    const int tx = threadIdx.x % 16 * 4, ty = threadIdx.x / 16 * 4;
 #pragma unroll
-    for (int m = 0; m < 8; m++)
+    for (int k = 0; k < TILE_K; k++) {
+        const float4 low = *reinterpret_cast<const float4*>(&a[k][ty]);
+        const float4 high = *reinterpret_cast<const float4*>(&a[k][64 + ty]);
+        const float4 right = *reinterpret_cast<const float4*>(&b[k][tx]);
+        const float left[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        const float across[4] = {right.x, right.y, right.z, right.w};
 #pragma unroll
-        for (int n = 0; n < 4; n++) sum[m][n] += a[m] * right[n];
+        for (int m = 0; m < 8; m++)
+#pragma unroll
+            for (int n = 0; n < 4; n++) sum[m][n] += left[m] * across[n];
+    }
 }
+
+template <bool ALIGNED>
+__device__ void write(const float (&sum)[8][4], float* c, Index rows, int columns, Index pitch)
+{
+    const int tx = threadIdx.x % 16 * 4, ty = threadIdx.x / 16 * 4;
+#pragma unroll
+    for (int m = 0; m < 8; m++) {
+        const int row = (m < 4 ? 0 : 60) + ty + m;
+        if (row >= rows) continue;
+        float* here = c + row * pitch + tx;
+        if (ALIGNED) {
+            if (tx < columns)
+                *reinterpret_cast<float4*>(here) =
+                    make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
+        } else {
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+                if (tx + n < columns) here[n] = sum[m][n];
+        }
+    }
+}
+
+#else
+
+// D (16 x 8) += A (16 x 8) · B (8 x 8) by a warp. Lane 4·r + s holds, of A, rows r and r + 8 of
+// columns s and then s + 4; of B, rows s and s + 4 of column r; of D, rows r and then r + 8 of
+// columns 2s and 2s + 1. Numbers are rounded to TF32, which keeps 10 bits of the 23 (PTX ISA,
+// mma.m16n8k8). Without tensor cores (older GPUs, and the CPU) the same by shuffles, unrounded.
+__device__ void mma(float (&d)[4], const float (&a)[4], const float (&b)[2])
+{
+#if __CUDA_ARCH__ >= 800
+    unsigned left[4], right[2];
+#pragma unroll
+    for (int i = 0; i < 4; i++) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(left[i]) : "f"(a[i]));
+#pragma unroll
+    for (int i = 0; i < 2; i++) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(right[i]) : "f"(b[i]));
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]),
+                   "r"(right[1]));
+#else
+    const int row = threadIdx.x % 32 / 4 * 4, column = threadIdx.x % 4 * 8;  // lanes that hold them
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const float a0 = __shfl_sync(0xffffffffu, a[k / 4 * 2], row + k % 4);
+        const float a1 = __shfl_sync(0xffffffffu, a[k / 4 * 2 + 1], row + k % 4);
+        const float b0 = __shfl_sync(0xffffffffu, b[k / 4], column + k % 4);
+        const float b1 = __shfl_sync(0xffffffffu, b[k / 4], column + 4 + k % 4);
+        d[0] += a0 * b0;
+        d[1] += a0 * b1;
+        d[2] += a1 * b0;
+        d[3] += a1 * b1;
+    }
+#endif
+}
+
+// A warp has 32 x 32 of the tile: 2 x 4 products of 16 x 8. Where they begin:
+__device__ int first_row() { return threadIdx.x / 32 % 4 * 32; }
+__device__ int first_column() { return threadIdx.x / 128 * 32; }
+
+__device__ void add_products(float (&sum)[8][4], const float (&a)[TILE_K][ROW_M],
+                             const float (&b)[TILE_K][ROW_N])
+{
+    const int r = threadIdx.x % 32 / 4, s = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < TILE_K; k += 8) {
+        float left[2][4], right[4][2];
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                left[m][i] = a[k + s + i / 2 * 4][first_row() + m * 16 + r + i % 2 * 8];
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) right[n][i] = b[k + s + i * 4][first_column() + n * 8 + r];
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int n = 0; n < 4; n++) mma(sum[m * 4 + n], left[m], right[n]);
+    }
+}
+
+template <bool ALIGNED>
+__device__ void write(const float (&sum)[8][4], float* c, Index rows, int columns, Index pitch)
+{
+#pragma unroll
+    for (int mn = 0; mn < 8; mn++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first_row() + mn / 4 * 16 + threadIdx.x % 32 / 4 + i / 2 * 8;
+            const int column = first_column() + mn % 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
+            if (row < rows && column < columns) c[row * pitch + column] = sum[mn][i];
+        }
+}
+
+#endif
 
 // One tile of C = A·B over `length` terms of the sum, written to c (its first row and column).
 // rows, columns: how many of the tile exist; pitch: numbers from row to row of c.
@@ -317,7 +429,6 @@ template <bool ALIGNED, class A, class B>
 __device__ void multiply(A a, B b, Index length, float* c, Index rows, int columns, Index pitch)
 {
     __shared__ Tiles tiles;
-    const int tx = threadIdx.x % 16 * 4, ty = threadIdx.x / 16 * 4;  // rows ty.., 64 + ty..
     float sum[8][4] = {};
     A::put(tiles.a[0], 0, a.fetch(0));
     A::put(tiles.a[0], 1, a.fetch(1));
@@ -334,11 +445,7 @@ __device__ void multiply(A a, B b, Index length, float* c, Index rows, int colum
             next_a1 = a.fetch(1);
             next_b = b.fetch();
         }
-#pragma unroll
-        for (int k = 0; k < TILE_K; k++)
-            add_products(sum, *reinterpret_cast<const float4*>(&tiles.a[now][k][ty]),
-                         *reinterpret_cast<const float4*>(&tiles.a[now][k][64 + ty]),
-                         *reinterpret_cast<const float4*>(&tiles.b[now][k][tx]));
+        add_products(sum, tiles.a[now], tiles.b[now]);
         now = 1 - now;  // nobody reads it any more: all have passed the barrier below
         if (more) {
             A::put(tiles.a[now], 0, next_a0);
@@ -347,21 +454,7 @@ __device__ void multiply(A a, B b, Index length, float* c, Index rows, int colum
         }
         __syncthreads();
     }
-#pragma unroll
-    for (int m = 0; m < 8; m++) {
-        const int row = (m < 4 ? 0 : 60) + ty + m;
-        if (row >= rows) continue;
-        float* here = c + row * pitch + tx;
-        if (ALIGNED) {
-            if (tx < columns)
-                *reinterpret_cast<float4*>(here) =
-                    make_float4(sum[m][0], sum[m][1], sum[m][2], sum[m][3]);
-        } else {
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-                if (tx + n < columns) here[n] = sum[m][n];
-        }
-    }
+    write<ALIGNED>(sum, c, rows, columns, pitch);
 }
 
 // Grid: (tiles along the rows, tiles along the columns, groups).

@@ -19,71 +19,84 @@ _cu = cuda.module(__file__, "conv2d.cu")
 
 @rung(conv2d, device="cuda", why="patches are unfolded in shared memory only, 8 x 4 sums a thread")
 def cuda_raw(x, w, stride, padding, dilation, groups):
-    y = cuda.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups), like=x)
-    geometry = _geometry(x.shape, w.shape, y.shape, stride, dilation, padding)
-    if _narrow(w.shape, groups):
-        grid = cuda.blocks(y.size, THREADS)
-        _cu["conv2d_narrow"](grid, THREADS, x, w, y, y.size, *geometry, groups)
-    else:
-        pixels = _pixels(y.shape)
-        grid = _tiles(pixels, w.shape[3], groups)
-        name = "conv2d" + _aligned(w.shape, groups)
-        _cu[name](grid, THREADS, x, w, y, pixels, *geometry, groups)
-    return y
+    return output(_cu, x, w, stride, padding, dilation, groups)
 
 
 @rung(conv2d_input_grad, device="cuda", why="gathers: nothing is added up in memory")
 def cuda_raw(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
-    dx = cuda.empty(x_shape, like=g)
-    geometry = _geometry(x_shape, w.shape, g.shape, stride, dilation, padding)
-    if _narrow(w.shape, groups):
-        grid = cuda.blocks(dx.size, THREADS)
-        _cu["conv2d_narrow_input_grad"](grid, THREADS, g, w, dx, dx.size, *geometry, groups)
-    else:
-        pixels = _pixels(x_shape)
-        grid = _tiles(pixels, x_shape[3], groups)
-        name = "conv2d_input_grad" + _aligned(w.shape, groups)
-        _cu[name](grid, THREADS, g, w, dx, pixels, *geometry, groups)
-    return dx
+    return input_grad(_cu, g, w, x_shape, stride, padding, dilation, groups)
 
 
 @rung(conv2d_weight_grad, device="cuda", why="many blocks share the long sum over the pixels")
 def cuda_raw(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
+    return weight_grad(_cu, g, x, w_shape, stride, padding, dilation, groups)
+
+
+def output(cu, x, w, stride, padding, dilation, groups):
+    """conv2d by the kernels of the module `cu`, conv2d.cu with or without its macro."""
+    y = cuda.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups), like=x)
+    geometry = _geometry(x.shape, w.shape, y.shape, stride, dilation, padding)
+    if is_narrow(w.shape, groups):
+        grid = cuda.blocks(y.size, THREADS)
+        cu["conv2d_narrow"](grid, THREADS, x, w, y, y.size, *geometry, groups)
+    else:
+        pixels = _pixels(y.shape)
+        grid = _tiles(pixels, w.shape[3], groups)
+        name = "conv2d" + suffix(w.shape, groups)
+        cu[name](grid, THREADS, x, w, y, pixels, *geometry, groups)
+    return y
+
+
+def input_grad(cu, g, w, x_shape, stride, padding, dilation, groups):
+    dx = cuda.empty(x_shape, like=g)
+    geometry = _geometry(x_shape, w.shape, g.shape, stride, dilation, padding)
+    if is_narrow(w.shape, groups):
+        grid = cuda.blocks(dx.size, THREADS)
+        cu["conv2d_narrow_input_grad"](grid, THREADS, g, w, dx, dx.size, *geometry, groups)
+    else:
+        pixels = _pixels(x_shape)
+        grid = _tiles(pixels, x_shape[3], groups)
+        name = "conv2d_input_grad" + suffix(w.shape, groups)
+        cu[name](grid, THREADS, g, w, dx, pixels, *geometry, groups)
+    return dx
+
+
+def weight_grad(cu, g, x, w_shape, stride, padding, dilation, groups):
     dw = cuda.empty(w_shape, like=g)
     geometry = _geometry(x.shape, w_shape, g.shape, stride, dilation, padding)
     kh, kw, channels, outputs = w_shape
-    pixels, narrow = _pixels(g.shape), _narrow(w_shape, groups)
+    pixels, narrow = _pixels(g.shape), is_narrow(w_shape, groups)
     grid = cuda.blocks(dw.size, THREADS), 1, 1
     if not narrow:
         grid = _tiles(kh * kw * channels, outputs, groups)
     parts, chunk = _split(pixels, dw.nbytes, grid)
     partial = dw if parts == 1 else cuda.empty((parts, *w_shape), like=g)
     if narrow:
-        _cu["conv2d_narrow_weight_grad"](
+        cu["conv2d_narrow_weight_grad"](
             (grid[0], parts), THREADS, g, x, partial, pixels, chunk, dw.size, *geometry, groups
         )
     else:
-        name = "conv2d_weight_grad" + _aligned(w_shape, groups)
+        name = "conv2d_weight_grad" + suffix(w_shape, groups)
         grid = (*grid[:2], groups * parts)
-        _cu[name](grid, THREADS, g, x, partial, pixels, chunk, *geometry, groups)
+        cu[name](grid, THREADS, g, x, partial, pixels, chunk, *geometry, groups)
     if parts > 1:
-        _cu["add_up"](cuda.blocks(dw.size, THREADS), THREADS, partial, dw, parts, dw.size)
+        cu["add_up"](cuda.blocks(dw.size, THREADS), THREADS, partial, dw, parts, dw.size)
     return dw
 
 
 @conv2d.rungs["cuda_raw"].needs
 def _(x, w, stride, padding, dilation, groups):
-    return _usable(w.shape, groups, x, w)
+    return usable(w.shape, groups, x, w)
 
 
 @conv2d_input_grad.rungs["cuda_raw"].needs
 def _(g, w, x_shape, stride, padding, dilation, groups):
-    return _usable(w.shape, groups, g, w)
+    return usable(w.shape, groups, g, w)
 
 
 @conv2d_weight_grad.rungs["cuda_raw"].needs
 def _(g, x, w_shape, stride, padding, dilation, groups):
-    return _usable(w_shape, groups, g, x)
+    return usable(w_shape, groups, g, x)
 
 
 def unfold(x, kernel, stride=1, padding=0, dilation=1):
@@ -105,7 +118,7 @@ def fold(columns, x_shape, stride=1, padding=0, dilation=1):
     return x
 
 
-def _usable(w_shape, groups, *arrays):
+def usable(w_shape, groups, *arrays):
     if 0 in w_shape:
         return "one channel at least: there is no sum of nothing here"
     if groups > 65535:
@@ -117,7 +130,7 @@ def _pixels(shape):
     return shape[0] * shape[1] * shape[2]
 
 
-def _narrow(w_shape, groups):
+def is_narrow(w_shape, groups):
     """Whether a group's channels are too few to fill a tile: depthwise, above all."""
     return groups > 1 and min(w_shape[2], w_shape[3] // groups) < 8
 
@@ -140,8 +153,8 @@ def _split(pixels, result_bytes, grid):
     return max(1, cuda.blocks(pixels, chunk)), chunk
 
 
-def _aligned(w_shape, groups):
-    """Which kernel: four neighbouring channels at once, where a group's are multiples of 4."""
+def suffix(w_shape, groups):
+    """Of the kernel's name: "_aligned", where a group's channels come four at a time."""
     return "" if w_shape[2] % 4 or w_shape[3] // groups % 4 else "_aligned"
 
 

@@ -71,9 +71,10 @@ class Parameter(NamedTuple):
 class Module:
     """The kernels of one .cu file: `module["name"]` is one. Nothing is compiled before a launch."""
 
-    def __init__(self, path):
+    def __init__(self, path, *macros):
         self.path = pathlib.Path(path)
         self.name = self.path.name
+        self.macros = macros
 
     @functools.cached_property
     def text(self):
@@ -96,8 +97,9 @@ class Module:
             raise KeyError(f"{self.name} has no kernel {name!r}; its kernels are {known}") from None
 
     def source(self, index="int"):
-        """The source with Index defined; line numbers stay those of the file."""
-        return f'#define Index {index}\n#line 1 "{self.name}"\n{self.text}'
+        """The source with Index and the macros defined; line numbers stay those of the file."""
+        defined = "".join(f"#define {macro}\n" for macro in (f"Index {index}", *self.macros))
+        return f'{defined}#line 1 "{self.name}"\n{self.text}'
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - modules live as long as the program
     def compiled(self, index):
@@ -215,9 +217,10 @@ class Kernel:
         return kind(f"{self.module.name}, kernel {self.name}: {message}")
 
 
-def module(file, name):
-    """The kernels of the .cu file `name` that lies beside the Python file `file` (__file__)."""
-    return Module(pathlib.Path(file).with_name(name))
+def module(file, name, *macros):
+    """The kernels of the .cu file `name` that lies beside the Python file `file` (__file__),
+    compiled with these macros defined."""
+    return Module(pathlib.Path(file).with_name(name), *macros)
 
 
 def blocks(items, each):

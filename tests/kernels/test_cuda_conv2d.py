@@ -68,6 +68,17 @@ def test_several_tiles(name, parts, monkeypatch):
             np.testing.assert_array_equal(again, got)
 
 
+@pytest.mark.parametrize("name", ["aligned", "strided", "grouped"])
+def test_tensor_cores(name):
+    """By shuffles here, so without their rounding: who holds which number is what can be tested."""
+    for op, arguments in three(*CASES[name]):
+        assert "keeps 3 digits" in op.rungs["cuda_tf32"].refusal("cuda", arguments)
+        with kernels.use(**{op.name: "cuda_tf32"}):
+            got, want = run(op, arguments, rung="cuda_tf32")
+        np.testing.assert_allclose(got, want, rtol=0, atol=3e-5 * np.abs(want).max(),
+                                   err_msg=op.name)
+
+
 def split(pixels, parts):
     chunk = 16 * kernels.cuda.blocks(pixels, parts * 16)
     return kernels.cuda.blocks(pixels, chunk), chunk

@@ -13,6 +13,12 @@ FILES = sorted(FOLDER.rglob("*.cu"))
 pytestmark = pytest.mark.skipif(nvrtc.problem() is not None, reason=str(nvrtc.problem()))
 
 
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_tensor_cores(architecture):
+    module = Module(FOLDER / "conv2d" / "conv2d.cu", "TENSOR_CORES")
+    assert nvrtc.compile(module.source(), module.name, architecture)
+
+
 @pytest.mark.parametrize("architecture, index",
                          [(a, "int") for a in nvrtc.ARCHITECTURES] + [(80, "long long")])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(FOLDER).as_posix())

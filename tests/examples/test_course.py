@@ -207,3 +207,42 @@ def test_10():
     x, w = rng.standard_normal((4, 4)), rng.standard_normal((3, 3))
     true = sum(x[k:k + 2, j:j + 2] * w[k, j] for k in range(3) for j in range(3))
     np.testing.assert_allclose(answers["tile_2x2"](x, w), true, atol=1e-12)
+
+
+def test_09(tmp_path):
+    names, figures = lesson("09")
+    assert len(figures) == 1 and names["error"] < 1e-5
+    if names["can_run"]:
+        assert "access outside of" in names["caught"]
+        assert names["agree"] and not names["race_agrees"]
+    from kernels import cuda
+    from kernels.cuda import nvrtc
+    from kernels.cuda.on_cpu import problem
+    if nvrtc.problem() is None:
+        assert len(names["sizes"]) == 5 and min(names["sizes"].values()) > 500
+    if problem() is not None:
+        pytest.skip(problem())
+    for name, make in solutions("09").items():
+        if name in ("saxpy", "reverse"):
+            (tmp_path / f"{name}.cu").write_text(make())
+    x, y = np.arange(300, dtype="float32"), np.ones(300, "float32")
+    with cuda.on_cpu():
+        cuda.module(tmp_path / "x.py", "saxpy.cu")["saxpy"](1, 64, x, y, 2.0, x.size)
+        np.testing.assert_array_equal(y, 2 * x + 1)
+        cuda.module(tmp_path / "x.py", "reverse.cu")["reverse"](5, 64, x, y, x.size)
+        np.testing.assert_array_equal(y, x[::-1])
+
+
+def test_11():
+    names, figures = lesson("11")
+    assert names["difference"] < 1e-10 and names["agreement"] < 1e-10
+    assert names["error"] < 8 and max(names["properties"]) < 1e-6
+    assert names["ratio"] > 3 and len(figures) == 2
+    answers, rng = solutions("11"), np.random.default_rng(0)
+    x = rng.standard_normal((9, 12))
+    assert answers["best_shift"](x, np.roll(x, (2, 5), (0, 1))) == (2, 5)
+    y = rng.standard_normal((9, 12))
+    energies = answers["energy_of_filter"](x, y, [0.1, 1, 10])
+    F = np.fft.fft2(x).conj() * np.fft.fft2(y) / (np.abs(np.fft.fft2(x)) ** 2 + 1)
+    assert energies[0] > energies[1] > energies[2]
+    assert energies[1] == pytest.approx((np.fft.ifft2(F).real ** 2).sum())

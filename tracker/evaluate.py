@@ -241,7 +241,8 @@ class Report:
     def table(self):
         """The scores of every tracker, the best first, as a rich Table."""
         counted = max((len(o) for o in self.outcomes.values()), default=0)
-        table = Table(title=f"{counted} sequences, absent frames by the {self.absent} rule")
+        table = Table(title=f"{counted} sequence{'s' * (counted != 1)}, absent frames by the "
+                            f"{self.absent} rule")
         table.add_column("tracker")
         for heading, _ in COLUMNS.values():
             table.add_column(heading, justify="right")

@@ -4,7 +4,7 @@ Knows nothing of gradients, layers or boxes. See `kernels.ladder` for how a rung
 `python -m kernels` for all ladders, checked and timed on this machine.
 """
 
-from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad
+from kernels.conv2d import conv2d, conv2d_bias, conv2d_input_grad, conv2d_weight_grad
 from kernels.crop import crop, crop_box_grad, crop_image_grad
 from kernels.gram import gram
 from kernels.gru import gru, gru_grad
@@ -39,6 +39,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool2d_grad",
     "conv2d",
+    "conv2d_bias",
     "conv2d_input_grad",
     "conv2d_weight_grad",
     "crop",

@@ -13,9 +13,13 @@ stride and dilation: an integer or a pair. padding: an integer, a pair, ((top, b
 right)), "same" or "valid" (see `kernels.window`).
 """
 
-from kernels.backend import is_array
+from functools import lru_cache
+
+from kernels.backend import array_module, is_array
 from kernels.ladder import ladder
 from kernels.window import pair, window
+
+FUSED = {"direct", "winograd"}  # rungs that take a bias and ReLU too
 
 
 @ladder
@@ -61,6 +65,26 @@ def conv2d_weight_grad(g, x, w_shape, stride=1, padding=0, dilation=1, groups=1)
     return g, x, w_shape, *geometry
 
 
+def conv2d_bias(x, w, b, stride=1, padding=0, dilation=1, groups=1, relu=False):
+    """conv2d(x, w) + b with b (O,), then ReLU if asked for: max(·, 0), where NaN stays NaN.
+
+    The rung is conv2d's. Those in FUSED finish each number before it leaves their registers; the
+    others' result is finished in two more passes over it.
+    """
+    x, w, *geometry = conv2d.contract(x, w, stride, padding, dilation, groups)
+    _check_array("b", b, 1)
+    if b.shape != w.shape[3:]:
+        expected = f"b must hold one number for each of the {w.shape[3]} outputs"
+        raise ValueError(f"{expected}, got shape {b.shape}")
+    rung = conv2d.pick((x, w, *geometry))
+    xp = array_module(x, w, b)
+    if rung.name in FUSED and b.dtype == w.dtype:
+        return rung(x, w, *geometry, b, relu)
+    y = rung(x, w, *geometry)
+    y = xp.add(y, b, out=y if xp.result_type(y, b) == y.dtype else None)
+    return xp.maximum(y, 0, out=y) if relu else y
+
+
 def output_shape(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1):
     """Shape (N, OH, OW, O) of conv2d's output, by the same rules and with the same errors."""
     return _geometry(
@@ -68,8 +92,16 @@ def output_shape(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1):
     )[-1]
 
 
-def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
+def _geometry(*args):
     """(stride, padding, dilation, groups, y_shape) in normal form, or a ValueError."""
+    try:
+        return _remembered(*args)
+    except TypeError:  # a list cannot be a key of the cache
+        return _remembered.__wrapped__(*args)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(x_shape, w_shape, stride, padding, dilation, groups):
     n, h, w, c = x_shape
     kh, kw, c_group, o = w_shape
     if not isinstance(groups, int) or groups < 1:
@@ -93,6 +125,8 @@ def _check_array(name, array, ndim):
             f"{name} must be an array, got {type(array).__name__}; numpy.asarray makes it one"
         )
     if array.ndim != ndim:
+        if name == "b":
+            raise ValueError(f"b must have one axis (O,), got shape {array.shape}")
         layout = "(KH, KW, C/groups, O)" if name == "w" else "(N, H, W, channels)"
         raise ValueError(f"{name} must have {ndim} axes {layout}, got shape {array.shape}")
 
@@ -110,7 +144,7 @@ def _check_gradient(g, y_shape):
 
 
 def _shape(name, shape):
-    shape = tuple(int(size) for size in shape)
+    shape = tuple(map(int, shape))
     if len(shape) != 4:
         raise ValueError(f"{name} must have 4 axes, got {shape}")
     return shape
@@ -118,5 +152,5 @@ def _shape(name, shape):
 
 # The rungs, from the formula upward.
 from kernels.conv2d import formula, im2col, flipped, shifts  # noqa: E402, F401, I001
-from kernels.conv2d import depthwise, direct, winograd  # noqa: E402, F401, I001
+from kernels.conv2d import direct, scatter, winograd, depthwise, fft  # noqa: E402, F401, I001
 from kernels.conv2d import cuda_numba, cuda_raw, cuda_tf32  # noqa: E402, F401, I001

@@ -5,8 +5,8 @@ pixels into a small frame of its own, with the padding around them, so that the 
 padding nor strides in memory, and the frame stays in the cache. Then six outputs at once run
 through all taps: six sums, one weight and one pixel are all that the registers hold.
 
-The input gradient is the same with the kernel turned around, and with g's pixels set `stride`
-apart in the frame. For the weight gradient six taps at once run through all outputs.
+The input gradient is the same with the kernel turned around, in one go for each of the s·s places
+of a pixel in its stride (see `direct`). For the weight gradient six taps at once run through all outputs.
 
 Relative error as of any sum of KH·KW (weight gradient: N·OH·OW) terms in the arrays' dtype.
 """
@@ -14,6 +14,7 @@ Relative error as of any sum of KH·KW (weight gradient: N·OH·OW) terms in the
 import numpy as np
 
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
+from kernels.conv2d.direct import _place
 from kernels.conv2d.shifts import _is_depthwise
 from kernels.jit import jit, plain, prange, simd, usable
 from kernels.ladder import rung
@@ -24,18 +25,29 @@ PARTS = 16  # of the batch, in the weight gradient: each sums on its own
 
 @rung(conv2d, device="cpu", why="depthwise, compiled: sums stay in registers through all taps")
 def depthwise(x, w, stride, padding, dilation, groups):
-    shape = output_shape(x.shape, w.shape, stride, padding, dilation, groups)
-    (top, _), (left, _) = padding
-    return _correlate(x, w[:, :, 0], shape, stride, dilation, (top, left), (1, 1))
+    y = np.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups), x.dtype)
+    origin = [-before for before, _ in padding]
+    _correlate(x, w[:, :, 0], y, (0, 0), (1, 1), stride, origin, dilation)
+    return y
 
 
 @rung(conv2d_input_grad, device="cpu", why="depthwise, compiled: the same, with the kernel turned")
 def depthwise(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
     n, h, width, c = x_shape
-    (top, _), (left, _) = padding
-    shift = (w.shape[0] - 1) * dilation[0] - top, (w.shape[1] - 1) * dilation[1] - left
     outputs = w.shape[3]
-    dx = _correlate(g, w[::-1, ::-1, 0], (n, h, width, outputs), (1, 1), dilation, shift, stride)
+    dx = np.empty((n, h, width, outputs), g.dtype)
+    places = [
+        [(start, *_place(*axis, start)) for start in range(min(axis[1], size))]
+        for size, axis in zip(x_shape[1:3], zip(w.shape, stride, [p for p, _ in padding], dilation))
+    ]
+    if not all(taps for axis in places for _, taps, _, _ in axis):
+        dx[...] = 0  # pixels that no output has seen
+    for top, rows, origin_h, step_h in places[0]:
+        for left, columns, origin_w, step_w in places[1]:
+            if rows and columns:
+                some = w[list(rows)][:, list(columns), 0]
+                origin, steps = (origin_h, origin_w), (step_h, step_w)
+                _correlate(g, some, dx, (top, left), stride, (1, 1), origin, steps)
     return dx if outputs == c else dx.reshape(n, h, width, c, outputs // c).sum(axis=-1)
 
 
@@ -54,16 +66,20 @@ def depthwise(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     return dw.sum(axis=0).reshape(w_shape)
 
 
-def _correlate(x, w, y_shape, stride, dilation, shift, spread):
-    """y[i, j] = Σ frame[i·s + k·d, j·s + l·d] · w[k, l], where pixel (a, b) of x is at
-    (a, b)·spread + shift in the frame. w (KH, KW, O), O a multiple of x's channels."""
-    kh, kw, _ = w.shape
-    _, oh, ow, _ = y_shape
-    y = np.empty(y_shape, x.dtype)
-    rows = _rows(oh, ow, (kh, kw), stride, dilation)
+def _correlate(x, w, y, start, step, stride, origin, dilation):
+    """y[i·step + start, j·step + start] = Σ x[i·s + k·d + origin, j·s + l·d + origin] · w[k, l].
+
+    Zeros are around x. w (KH, KW, O), O a multiple of x's channels.
+    """
+    if 0 in y.shape:
+        return
+    oh, ow = (-(-(size - first) // s) for size, first, s in zip(y.shape[1:3], start, step))
+    rows = _rows(oh, ow, w.shape[:2], stride, dilation)
     x, w = plain(x), plain(w)
-    _forward(x, x.reshape(-1), w, y, y.reshape(-1), *stride, *dilation, *shift, *spread, rows)
-    return y
+    _forward(
+        x, x.reshape(-1), w, y, y.reshape(-1), oh, ow, *start, *step, *stride, *dilation, *origin,
+        rows,
+    )  # fmt: skip
 
 
 def _rows(oh, ow, kernel, stride, dilation):
@@ -92,9 +108,11 @@ def _(g, x, w_shape, stride, padding, dilation, groups):
 
 
 @jit(parallel=True)
-def _forward(x, x_flat, w, y, y_flat, s0, s1, d0, d1, top, left, spread0, spread1, band):
+def _forward(
+    x, x_flat, w, y, y_flat, oh, ow, i0, j0, step0, step1, s0, s1, d0, d1, top, left, band
+):
     kh, kw, outputs = w.shape
-    images, oh, ow, _ = y.shape
+    images, y_h, y_w, _ = y.shape
     lanes = 64 // x.itemsize
     lines, bands = (outputs + lanes - 1) // lanes, (oh + band - 1) // band
     wide = (ow - 1) * s1 + (kw - 1) * d1 + 1
@@ -103,11 +121,9 @@ def _forward(x, x_flat, w, y, y_flat, s0, s1, d0, d1, top, left, spread0, spread
         n, first, o = task // (lines * bands), task // lines % bands * band, task % lines * lanes
         last = min(first + band, oh)
         count = min(lanes, outputs - o)
-        frame = np.zeros(high * wide * lanes, x.dtype)
-        _copy_in(
-            x, x_flat, n, o, count, outputs, frame, high, wide,
-            top - first * s0, left, spread0, spread1,
-        )  # fmt: skip
+        frame = np.empty(high * wide * lanes, x.dtype)
+        seen = (last - 1 - first) * s0 + (kh - 1) * d0 + 1
+        _copy_in(x, x_flat, n, o, count, outputs, frame, seen, wide, first * s0 + top, left)
         weights = np.zeros(kh * kw * lanes, x.dtype)
         for k in range(kh):
             for l in range(kw):  # noqa: E741
@@ -133,14 +149,15 @@ def _forward(x, x_flat, w, y, y_flat, s0, s1, d0, d1, top, left, spread0, spread
                         a3 = simd.fma(simd.load(frame, at + p3), b, a3)
                         a4 = simd.fma(simd.load(frame, at + p4), b, a4)
                         a5 = simd.fma(simd.load(frame, at + p5), b, a5)
-                at = ((n * oh + i) * ow) * outputs + o
+                at = ((n * y_h + i * step0 + i0) * y_w + j0) * outputs + o
+                pixel = step1 * outputs
                 if count == lanes:
-                    simd.store(y_flat, at + j * outputs, a0)
-                    simd.store(y_flat, at + j1 * outputs, a1)
-                    simd.store(y_flat, at + j2 * outputs, a2)
-                    simd.store(y_flat, at + j3 * outputs, a3)
-                    simd.store(y_flat, at + j4 * outputs, a4)
-                    simd.store(y_flat, at + j5 * outputs, a5)
+                    simd.store(y_flat, at + j * pixel, a0)
+                    simd.store(y_flat, at + j1 * pixel, a1)
+                    simd.store(y_flat, at + j2 * pixel, a2)
+                    simd.store(y_flat, at + j3 * pixel, a3)
+                    simd.store(y_flat, at + j4 * pixel, a4)
+                    simd.store(y_flat, at + j5 * pixel, a5)
                 else:
                     simd.store(sums, 0, a0)
                     simd.store(sums, lanes, a1)
@@ -150,7 +167,7 @@ def _forward(x, x_flat, w, y, y_flat, s0, s1, d0, d1, top, left, spread0, spread
                     simd.store(sums, 5 * lanes, a5)
                     for m in range(min(6, ow - j)):
                         for c in range(count):
-                            y_flat[at + (j + m) * outputs + c] = sums[m * lanes + c]
+                            y_flat[at + (j + m) * pixel + c] = sums[m * lanes + c]
 
 
 @jit(parallel=True)
@@ -171,15 +188,11 @@ def _weight_grad(g, g_flat, x, x_flat, dw, kw, s0, s1, d0, d1, top, left, band):
         for n in range(part * images // parts, (part + 1) * images // parts):
             for first in range(0, oh, band):
                 rows = min(band, oh - first)
-                frame[:] = 0
+                seen = (rows - 1) * s0 + (kh - 1) * d0 + 1
                 _copy_in(
-                    x, x_flat, n, o, count, outputs, frame, high, wide,
-                    top - first * s0, left, 1, 1,
-                )  # fmt: skip
-                gradients[:] = 0
-                _copy_in(
-                    g, g_flat, n, o, count, outputs, gradients, rows, ow, -first, 0, 1, 1
+                    x, x_flat, n, o, count, outputs, frame, seen, wide, first * s0 - top, -left
                 )
+                _copy_in(g, g_flat, n, o, count, outputs, gradients, rows, ow, first, 0)
                 for t in range(0, taps, 6):
                     _six_taps(sums, t, taps, kw, frame, gradients, rows, ow, wide, s0, s1, d0, d1)
         for t in range(taps):
@@ -222,25 +235,26 @@ def _six_taps(sums, t, taps, kw, frame, gradients, rows, ow, wide, s0, s1, d0, d
 
 
 @jit()
-def _copy_in(
-    x, x_flat, n, o, count, outputs, frame, high, wide, top, left, spread0, spread1
-):
-    """Copy `count` channels, those that outputs o, o + 1, ... see, of image n into the frame."""
+def _copy_in(x, x_flat, n, o, count, outputs, frame, high, wide, top, left):
+    """Copy the channels that outputs o, o + 1, ... see, from row `top` and column `left` of image n
+    on, into the frame; what lies outside of the image is zero, as are lanes beyond `count`."""
     _, h, w, channels = x.shape
     lanes = 64 // x.itemsize
     each = outputs // channels
-    for a in range(h):
-        row = a * spread0 + top
-        if not 0 <= row < high:
-            continue
-        for b in range(w):
-            column = b * spread1 + left
-            if not 0 <= column < wide:
-                continue
-            at = (row * wide + column) * lanes
-            if count == lanes and each == 1:
-                start = ((n * h + a) * w + b) * channels + o
-                simd.store(frame, at, simd.load(x_flat, start))
-            else:
+    zeros = simd.zeros(frame)
+    begin, end = min(max(-left, 0), wide), max(min(wide, w - left), 0)  # columns inside of x
+    for i in range(high):
+        row, inside = i * wide * lanes, 0 <= top + i < h
+        for j in range(begin if inside else wide):
+            simd.store(frame, row + j * lanes, zeros)
+        for j in range(max(begin, end) if inside else wide, wide):
+            simd.store(frame, row + j * lanes, zeros)
+        if inside and count == lanes and each == 1:
+            start = ((n * h + top + i) * w + left) * channels + o
+            for j in range(begin, end):
+                simd.store(frame, row + j * lanes, simd.load(x_flat, start + j * channels))
+        elif inside:
+            for j in range(begin, end):
+                simd.store(frame, row + j * lanes, zeros)
                 for c in range(count):
-                    frame[at + c] = x[n, a, b, (o + c) // each]
+                    frame[row + j * lanes + c] = x[n, top + i, left + j, (o + c) // each]

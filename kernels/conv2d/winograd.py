@@ -22,21 +22,23 @@ from math import prod
 import numpy as np
 
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
-from kernels.conv2d.direct import refusal
+from kernels.conv2d.direct import ZERO_F, finish, padded_bias, refusal
 from kernels.jit import jit, plain, prange, simd, threads
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, ONE, ZERO, aligned, clear, copy, multiply, spare
+from kernels.microkernel import COLUMNS, NONE, ONE, ZERO, aligned, clear, copy, multiply, spare, workspace
 
 CACHE_NUMBERS = 2**17  # of all transformed tiles of a block: they fill half of a level 2 cache
 # (which, numbers before, numbers after) of the transforms; Numba compiles `_both` for each of them
-IMAGE, KERNEL, RESULT, GRADIENT, WEIGHTS = (0, 6, 6), (1, 3, 6), (2, 6, 4), (3, 4, 6), (4, 6, 3)
+IMAGE, KERNEL, GRADIENT, WEIGHTS = (0, 6, 6), (1, 3, 6), (2, 4, 6), (3, 6, 3)
+PAD = COLUMNS  # between two points, so that not all 36 fall into the same lines of the cache
+NAMES = "tiles", "points"
 FEWEST, MOST = 24, 48  # tiles in a block: multiples of the 6 rows of a register tile
 
 
 @rung(conv2d, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
-def winograd(x, w, stride, padding, dilation, groups):
+def winograd(x, w, stride, padding, dilation, groups, b=None, relu=False):
     _, oh, ow, _ = output_shape(x.shape, w.shape, 1, padding)
-    return _convolve(x, w, (oh, ow), (padding[0][0], padding[1][0]))
+    return _convolve(x, w, (oh, ow), (padding[0][0], padding[1][0]), b, relu)
 
 
 @rung(conv2d_input_grad, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
@@ -52,8 +54,9 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
         return np.zeros(w_shape, np.float32)
     g, x = plain(g), plain(x)
     tiles, parts, (xs, gs) = _blocks(g.shape[:3], c, o)
-    padded = gs.shape[1] // (36 * tiles)  # O, rounded up to whole lines
-    sums = np.zeros((parts, 36 * c * padded), np.float32)
+    padded = -(-o // COLUMNS) * COLUMNS  # O, rounded up to whole lines
+    sums = workspace("sums", parts * 36 * c * padded).reshape(parts, -1)
+    sums[...] = 0
     dw = aligned((3, 3, c, padded))
     before = padding[0][0], padding[1][0]
     _weight_grad(
@@ -63,22 +66,23 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     return dw if o == padded else dw[..., :o].copy()
 
 
-def _convolve(x, w, size, before):
+def _convolve(x, w, size, before, b=None, relu=False):
     """x (N, H, W, C) with `before` rows and columns of zeros, and enough behind: y of `size`."""
     _, _, c, o = w.shape
     y = aligned((len(x), *size, o))
     if 0 in (*y.shape, c):
-        return np.zeros_like(y)
+        y[...] = finish(0, b, relu)
+        return y
     x = plain(x)
     tiles, parts, (xs, ys) = _blocks(y.shape[:3], c, o)
-    padded = ys.shape[1] // (36 * tiles)  # O, rounded up to whole lines
-    wide = np.zeros((3, 3, c, padded), np.float32)
-    wide[..., :o] = w
-    points = aligned((36 * c * padded,))  # (36, O/16, C, 16)
-    rows = np.arange(tiles) * (xs.shape[1] // (36 * tiles))
+    padded = -(-o // COLUMNS) * COLUMNS  # O, rounded up to whole lines
+    wide = workspace("wide", 9 * c * padded).reshape(3, 3, c, padded)
+    wide[..., :o], wide[..., o:] = w, 0
+    points = workspace("kernel", 36 * c * padded)  # (36, O/16, C, 16)
+    rows = np.arange(tiles) * (-(-c // COLUMNS) * COLUMNS)
     _output(
         x.reshape(-1), x.shape, wide.reshape(-1), points, y.reshape(-1), y.shape, before, tiles,
-        xs, ys, rows,
+        xs, ys, rows, padded_bias(b, 1, o), ZERO_F if relu else NONE,
     )  # fmt: skip
     return y
 
@@ -90,12 +94,15 @@ def _blocks(size, c, o):
     every = n * -(-oh // 4) * -(-ow // 4)
     tiles = min(max(CACHE_NUMBERS // (36 * (c + o)), FEWEST), MOST, every + 5) // 6 * 6
     parts = min(threads(), -(-every // tiles))
-    sizes = [(parts, 36 * tiles * channels) for channels in (c, o)]
-    return tiles, parts, [aligned(size) for size in sizes]
+    sizes = [(parts, 36 * (tiles * channels + PAD)) for channels in (c, o)]
+    spaces = [workspace(name, a * b).reshape(a, b) for name, (a, b) in zip(NAMES, sizes)]
+    return tiles, parts, spaces
 
 
 @jit(parallel=True)
-def _output(x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows):
+def _output(
+    x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows, bias, floor
+):
     parts = len(xs)
     c = x_shape[3]
     for part in prange(parts):
@@ -103,7 +110,7 @@ def _output(x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows):
     for part in prange(parts):
         _output_part(
             np.int64(part), parts, x, x_shape, points, y, y_shape, before, tiles, xs[part],
-            ys[part], rows,
+            ys[part], rows, bias, floor,
         )  # fmt: skip
 
 
@@ -121,29 +128,33 @@ def _kernel_points(w, c, points, part, parts):
 
 
 @jit(error_model="numpy")
-def _output_part(part, parts, x, x_shape, points, y, y_shape, before, tiles, xs, ys, rows):
+def _output_part(
+    part, parts, x, x_shape, points, y, y_shape, before, tiles, xs, ys, rows, bias, floor
+):
     n, oh, ow, o = y_shape
     c = x_shape[3]
-    c_wide, o_wide = xs.size // (36 * tiles), ys.size // (36 * tiles)
+    x_step, y_step = xs.size // 36, ys.size // 36
+    c_wide, o_wide = x_step // tiles // COLUMNS * COLUMNS, y_step // tiles // COLUMNS * COLUMNS
     down, across = (oh + 3) // 4, (ow + 3) // 4
     every = n * down * across
     blocks = (every + tiles - 1) // tiles
-    tap, edge = np.zeros(1, np.int64), spare()
+    columns, lines, edge = np.arange(c), np.arange(tiles) * o_wide, spare()
     patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
     scratch = np.empty(36 * COLUMNS, np.float32)
+    lowest = simd.splat(floor)
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         start = block * tiles
         count = min(tiles, every - start)
         for t in range(count):
             _image_points(
                 start + t, down, across, x, x_shape, before, patch, scratch, xs, t * c_wide,
-                tiles * c_wide,
+                x_step,
             )  # fmt: skip
         for point in range(36):
             multiply(
-                xs.ctypes.data + 4 * point * tiles * c_wide, rows, (count + 5) // 6 * 6, tap, ONE,
-                c, ONE, points.ctypes.data + 4 * point * c * o_wide, ys, point * tiles * o_wide,
-                o_wide, o_wide, ZERO, edge,
+                xs.ctypes.data + 4 * point * x_step, rows, (count + 5) // 6 * 6, columns, c,
+                points.ctypes.data + 4 * point * c * o_wide,
+                ys.ctypes.data + 4 * point * y_step, lines, o_wide, ZERO, NONE, False, edge,
             )  # fmt: skip
         for t in range(count):
             image, i, j = _place(start + t, down, across)
@@ -151,17 +162,16 @@ def _output_part(part, parts, x, x_shape, points, y, y_shape, before, tiles, xs,
             at = ((image * oh + i) * ow + j) * o
             whole = height == 4 and width == 4 and o == o_wide
             for first in range(0, o, COLUMNS):
-                _both(
-                    RESULT, ys, t * o_wide + first, 6 * tiles * o_wide,
-                    tiles * o_wide, scratch, y if whole else patch,
-                    (at if whole else 0) + first, ow * o if whole else 4 * o_wide,
-                    o if whole else o_wide,
+                _result(
+                    ys, t * o_wide + first, y_step, scratch, simd.load(bias, first), lowest,
+                    y if whole else patch, (at if whole else 0) + first,
+                    ow * o if whole else 4 * o_wide, o if whole else o_wide,
                 )  # fmt: skip
             for row in range(0 if whole else height):
                 for column in range(width):
                     to = y.ctypes.data + 4 * (at + (row * ow + column) * o)
                     copy(to, patch.ctypes.data + 4 * (row * 4 + column) * o_wide, o)
-    return patch.size + tap.size  # used last here: so they are not freed before
+    return patch.size + columns.size + lines.size  # used last here: so they are not freed before
 
 
 @jit(parallel=True)
@@ -180,11 +190,12 @@ def _weight_grad(x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows, dw):
 def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows):
     n, oh, ow, o = g_shape
     c = x_shape[3]
-    c_wide, o_wide = xs.size // (36 * tiles), gs.size // (36 * tiles)
+    x_step, y_step = xs.size // 36, gs.size // 36
+    c_wide, o_wide = x_step // tiles // COLUMNS * COLUMNS, y_step // tiles // COLUMNS * COLUMNS
     down, across = (oh + 3) // 4, (ow + 3) // 4
     every = n * down * across
     blocks = (every + tiles - 1) // tiles
-    tap, edge = np.zeros(1, np.int64), spare()
+    columns, lines, edge = np.arange(tiles) * c_wide, np.arange(c) * o_wide, spare()
     patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
     scratch = np.empty(36 * COLUMNS, np.float32)
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
@@ -193,22 +204,22 @@ def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs
         for t in range(count):
             _image_points(
                 start + t, down, across, x, x_shape, before, patch, scratch, xs, t * c_wide,
-                tiles * c_wide,
+                x_step,
             )  # fmt: skip
             image, i, j = _place(start + t, down, across)
             source, at, row, column = _window(g, g_shape, image, i, j, 4 * ONE, patch)
             for first in range(0, o, COLUMNS):  # to panels (O/16, count, 16) for each point
                 _both(
                     GRADIENT, source, at + first, row, column, scratch,
-                    gs, first * count + t * COLUMNS, 6 * tiles * o_wide, tiles * o_wide,
+                    gs, first * count + t * COLUMNS, 6 * y_step, y_step,
                 )  # fmt: skip
         for point in range(36):
             multiply(
-                xs.ctypes.data + 4 * point * tiles * c_wide, rows, c, tap, ONE, count, c_wide,
-                gs.ctypes.data + 4 * point * tiles * o_wide, sums, point * c * o_wide, o_wide,
-                o_wide, ONE, edge,
+                xs.ctypes.data + 4 * point * x_step, rows, c, columns, count,
+                gs.ctypes.data + 4 * point * y_step,
+                sums.ctypes.data + 4 * point * c * o_wide, lines, o_wide, ZERO, NONE, True, edge,
             )  # fmt: skip
-    return patch.size + tap.size  # used last here: so they are not freed before
+    return patch.size + columns.size + lines.size  # used last here: so they are not freed before
 
 
 @jit(error_model="numpy")
@@ -288,8 +299,6 @@ def _transform(which, x, at, step, y, to, to_step):
         _evaluate_image(x, at, step, y, to, to_step)
     elif which == KERNEL[0]:
         _evaluate_kernel(x, at, step, y, to, to_step)
-    elif which == RESULT[0]:
-        _interpolate(x, at, step, y, to, to_step)
     elif which == GRADIENT[0]:
         _evaluate_result(x, at, step, y, to, to_step)
     else:
@@ -332,16 +341,33 @@ def _evaluate_kernel(x, at, step, y, to, to_step):
 
 
 @jit(error_model="numpy")
-def _interpolate(x, at, step, y, to, to_step):
+def _result(ys, at, step, scratch, bias, lowest, y, to, to_row, to_column):
+    """max(Aᵀ · A + bias, lowest) of 16 channels: their 36 points, `step` apart, to 4x4 outputs."""
+    for j in range(6):
+        lines = _interpolate(ys, at + j * step, 6 * step)
+        for i, line in enumerate(lines):
+            simd.store(scratch, (6 * i + j) * COLUMNS, line)
+    for i in range(4):
+        lines = _interpolate(scratch, 6 * i * COLUMNS, COLUMNS)
+        for j, line in enumerate(lines):
+            line = line + bias
+            line = simd.where(lowest > line, lowest, line)
+            simd.store(y, to + i * to_row + j * to_column, line)
+
+
+@jit(error_model="numpy")
+def _interpolate(x, at, step):
     """Aᵀ: 6 points to 4 outputs."""
     b, c = simd.load(x, at + step), simd.load(x, at + 2 * step)
     d, e = simd.load(x, at + 3 * step), simd.load(x, at + 4 * step)
     even, odd, even_2, odd_2 = b + c, b - c, d + e, d - e
-    simd.store(y, to, simd.load(x, at) + (even + even_2))
-    simd.store(y, to + to_step, simd.fma(simd.splat(np.float32(2)), odd_2, odd))
-    simd.store(y, to + 2 * to_step, simd.fma(simd.splat(np.float32(4)), even_2, even))
     last = simd.load(x, at + 5 * step) + odd
-    simd.store(y, to + 3 * to_step, simd.fma(simd.splat(np.float32(8)), odd_2, last))
+    return (
+        simd.load(x, at) + (even + even_2),
+        simd.fma(simd.splat(np.float32(2)), odd_2, odd),
+        simd.fma(simd.splat(np.float32(4)), even_2, even),
+        simd.fma(simd.splat(np.float32(8)), odd_2, last),
+    )
 
 
 @jit(error_model="numpy")
@@ -403,6 +429,8 @@ def _refusal(one, two, y_shape, w_shape, channels, groups):
 
     The limits are where `direct` was measured to be as fast.
     """
+    if groups != 1:
+        return "one group only"
     if w_shape[:2] != (3, 3):
         return "3x3 kernels only"
     if channels[0] < 12 or channels[1] < 8:

@@ -79,9 +79,12 @@ class Conv2D(_Convolution):
                              f"{self.groups} equal groups")
         return channels // self.groups, self.filters
 
-    def convolve(self, x):
-        return ops.conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.dilation_rate,
-                          self.groups)
+    def call(self, x):
+        check_shape(self, x.shape, "N H W C", self.channels)
+        relu = self.activation is ops.relu  # in the convolution's own loop
+        y = ops.conv2d(x, self.kernel, self.bias, self.strides, self.padding, self.dilation_rate,
+                       self.groups, relu)
+        return y if relu else self.activation(y)
 
 
 class DepthwiseConv2D(_Convolution):

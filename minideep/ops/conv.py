@@ -10,8 +10,9 @@ from kernels.window import pair
 from minideep.autograd import op
 from minideep.mode import grad_enabled
 from minideep.ops.elementwise import add
+from minideep.ops.elementwise import relu as rectify
 from minideep.ops.linear import einsum
-from minideep.ops.reduce import max, mean
+from minideep.ops.reduce import max, mean, sum
 from minideep.ops.shape import getitem
 from minideep.recompute import vjp_by_recomputing
 from minideep.tensor import Tensor
@@ -49,17 +50,49 @@ _conv2d_weight_grad.vjp(
     x=lambda g, z, x_shape, w_shape, **a: _conv2d_input_grad(z, g, x_shape=x_shape, **a))
 
 
-def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
+@op
+def _conv2d_bias(x, w, b, *, stride, padding, dilation, groups):
+    """conv2d(x, w) + b, added in the loop that makes the sums."""
+    return kernels.conv2d_bias(x, w, b, stride, padding, dilation, groups)
+
+
+@op
+def _conv2d_bias_relu(x, w, b, *, stride, padding, dilation, groups):
+    """max(conv2d(x, w) + b, 0), in the same loop."""
+    return kernels.conv2d_bias(x, w, b, stride, padding, dilation, groups, relu=True)
+
+
+_conv2d_bias.vjp(
+    x=lambda g, w, x_shape, **a: _conv2d_input_grad(g, w, x_shape=x_shape, **a),
+    w=lambda g, x, w_shape, **a: _conv2d_weight_grad(g, x, w_shape=w_shape, **a),
+    b=lambda g: sum(g, axis=(0, 1, 2)))
+
+
+@_conv2d_bias_relu.joint_vjp  # one mask for the three
+def _conv2d_bias_relu_vjp(g, y, x, w, b, **a):
+    if grad_enabled():
+        return vjp_by_recomputing(lambda x, w, b: rectify(_conv2d_bias(x, w, b, **a)), (x, w, b), g)[0]
+    g = g * (y > 0)
+    return (_conv2d_input_grad(g, w, x_shape=x.shape, **a) if x.requires_grad else None,
+            _conv2d_weight_grad(g, x, w_shape=w.shape, **a) if w.requires_grad else None,
+            sum(g, axis=(0, 1, 2)) if b.requires_grad else None)
+
+
+def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, relu=False):
     """Convolution of x (N, H, W, C) with w (KH, KW, C/groups, O), plus a bias b (O,) per output
     channel: (N, OH, OW, O). As in every library it is the cross-correlation: w is not mirrored.
 
     stride, dilation: an integer or a pair (rows, columns). padding: an integer, a pair,
     ((top, bottom), (left, right)), "valid", or "same" (Keras's: ceil(H / stride) outputs, the odd
-    row at the bottom). groups = C is the depthwise convolution. Shapes that do not fit raise
-    ValueError. Which kernel computes it: `kernels.explain("conv2d", x.data, w.data)`.
+    row at the bottom). groups = C is the depthwise convolution. relu: max(y, 0), which together with
+    a bias costs nothing in the compiled kernels. Shapes that do not fit raise ValueError. Which
+    kernel computes it: `kernels.explain("conv2d", x.data, w.data)`.
     """
-    y = _conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return y if b is None else add(y, b)
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if b is not None:
+        return (_conv2d_bias_relu if relu else _conv2d_bias)(x, w, b, **geometry)
+    y = _conv2d(x, w, **geometry)
+    return rectify(y) if relu else y
 
 
 def conv2d_transpose(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, output_size=None):

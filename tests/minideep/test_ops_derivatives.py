@@ -456,6 +456,14 @@ def _(draw):
     return lambda *xwb: ops.conv2d(*xwb, **options), arrays
 
 
+@case("_conv2d_bias_relu")
+def _(draw):
+    x, w, y, options = convolution(draw)
+    b = np.where(np.arange(y[-1]) % 2, 100.0, -100.0)  # far from where ReLU has no derivative
+    arrays = [values(draw, x), values(draw, w), b]
+    return lambda *xwb: ops.conv2d(*xwb, relu=True, **options), arrays
+
+
 @case("conv2d_transpose")
 def _(draw):
     x, w, y, options = convolution(draw)

@@ -5,8 +5,6 @@ maximum look for the winner again, in the same pass, rather than keep an index f
 are those of the formula to the bit (the mean: to rounding).
 """
 
-import numpy as np
-
 from kernels import memory
 from kernels.jit import jit, plain, prange, simd, usable
 from kernels.ladder import rung
@@ -30,7 +28,7 @@ def compiled(x, size, stride, padding):
 
 @rung(max_pool2d_grad, device="cpu", why="one pass, which finds the winner and writes at once")
 def compiled(g, x, size, stride, padding):  # noqa: F811
-    dx = np.zeros(x.shape, g.dtype)
+    dx = memory.empty(x.shape, g.dtype)
     g, x = plain(g), plain(x)
     numbers = _numbers(size, stride, padding)
     _max_grad(g.shape, g.reshape(-1), x.shape, x.reshape(-1), dx.reshape(-1), *numbers)
@@ -56,7 +54,7 @@ def compiled(x, size, stride, padding):  # noqa: F811
 
 @rung(avg_pool2d_grad, device="cpu", why="one pass over the windows")
 def compiled(g, x_shape, size, stride, padding):  # noqa: F811
-    dx = np.zeros(x_shape, g.dtype)
+    dx = memory.empty(x_shape, g.dtype)
     g = plain(g)
     _mean_grad(g.shape, g.reshape(-1), x_shape, dx.reshape(-1), *_numbers(size, stride, padding))
     return dx
@@ -146,8 +144,11 @@ def _max_grad(g_shape, g, x_shape, x, dx, kh, kw, s0, s1, top, left):
     whole = channels // lanes * lanes
     together = 1 if s0 >= kh else oh  # rows of windows that overlap belong to one thread
     for task in prange(n * oh // together):
+        begin, end = _rows(task * together % oh, together, oh, h, s0, top)
+        image = task * together // oh * h
+        dx[(image + begin) * w * channels : (image + end) * w * channels] = 0  # while in the cache
         for row in range(task * together, (task + 1) * together):
-            image, i = row // oh * h, row % oh
+            i = row % oh
             a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
             for j in range(ow):
                 b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
@@ -159,6 +160,15 @@ def _max_grad(g_shape, g, x_shape, x, dx, kh, kw, s0, s1, top, left):
                     _to_winner(
                         g, at + whole, x, dx, image, a0, a1, b0, b1, w, channels, whole, rest
                     )
+
+
+@jit()
+def _rows(i, together, oh, h, s0, top):
+    """Which of an image's h rows belong to the windows of rows i ... i + together - 1: the first
+    and the last have those that no window covers, too."""
+    begin = 0 if i == 0 else min(i * s0 - top, h)
+    end = h if i + together == oh else min((i + together) * s0 - top, h)
+    return begin, end
 
 
 @jit()
@@ -227,8 +237,11 @@ def _mean_grad(g_shape, g, x_shape, dx, kh, kw, s0, s1, top, left):
     lanes = 64 // g.itemsize
     together = 1 if s0 >= kh else oh  # rows of windows that overlap belong to one thread
     for task in prange(n * oh // together):
+        begin, end = _rows(task * together % oh, together, oh, h, s0, top)
+        image = task * together // oh * h
+        dx[(image + begin) * w * channels : (image + end) * w * channels] = 0  # while in the cache
         for row in range(task * together, (task + 1) * together):
-            image, i = row // oh * h, row % oh
+            i = row % oh
             a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
             for j in range(ow):
                 b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)

@@ -65,7 +65,10 @@ def schedule():
 def problem():
     """None if kernels can run on the CPU here, or what is missing in words."""
     import shutil
+    import sys
 
+    if sys.platform != "linux":
+        return f"running CUDA kernels on the CPU needs Linux (on_cpu.h), not {sys.platform}"
     if shutil.which("g++") is None:
         return "running CUDA kernels on the CPU needs g++ (Debian, Ubuntu: apt-get install g++)"
     return None

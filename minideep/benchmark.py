@@ -8,6 +8,7 @@ JSON object a line, as `kernels.bench.child` does.
 """
 
 import json
+import os
 import subprocess
 import sys
 
@@ -304,8 +305,10 @@ def _torch_layouts(function, x, *weights, g):
 # ------------------------------------------------------------------------- import time and memory
 
 def _child(program):
+    """What a new process prints. It may keep bytecode, as installed programs do."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     return json.loads(subprocess.run([sys.executable, "-c", program], check=True, text=True,
-                                     stdout=subprocess.PIPE).stdout)
+                                     env=environment, stdout=subprocess.PIPE).stdout)
 
 
 def import_time(runs=5):

@@ -91,7 +91,9 @@ def test_peers_compute_the_same(name, tiny):
     torch = pytest.importorskip("torch")
     args = cases.on_device(next(cases.small(name)), "cpu", True)
     if name == "adam":  # PyTorch's begins with zeros; that it runs is what is tested
-        return [step() for step in peers.contestants(name, args).values()]
+        for step in peers.contestants(name, args).values():
+            step()
+        return
     expected = kernels.ladders()[name].rungs["formula"](*args)
     found = peers.contestants(name, args)
     assert set(found) == {"torch NCHW", "torch channels_last"}

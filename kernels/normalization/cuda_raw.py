@@ -47,19 +47,29 @@ def cuda_raw(x, moments, gamma, beta, epsilon):  # noqa: F811
 def cuda_raw(g, x, moments, gamma, epsilon):  # noqa: F811
     n, p, c = x.shape
     groups = moments.shape[2]
-    parts, each = _parts(x.shape)
-    partial = cuda.empty((2, parts, n, c), like=x)
-    _cu["gradient_sums"](
-        _grid(c, parts, n), (WIDE, HIGH), g, x, moments, partial, n, p, c, groups, each, epsilon
-    )
-    sums = partial.sum(axis=1)  # (2, N, C)
-    by_group = (sums * gamma).reshape(2, n, groups, c // groups).sum(axis=3) * (groups / (p * c))
-    dx, rows = cuda.empty(x.shape, like=x), cuda.blocks(n * p, HIGH)
-    numbers = n, p, c, groups, epsilon
-    arrays = g, x, moments, gamma, by_group, dx
+    k = c // groups
+    dx, numbers = cuda.empty(x.shape, like=x), (n, p, c, groups, epsilon)
+    if k >= WIDE:  # a block a group
+        _cu["wide_groups_grad"](n * groups, THREADS, g, x, moments, gamma, dx, *numbers)
+        dbeta, dgamma = _gradient_sums(g, x, moments, (1, n * p, c), epsilon)[:, 0]
+        return dx, dgamma, dbeta
+    sums = _gradient_sums(g, x, moments, x.shape, epsilon)  # (2, N, C)
+    by_group = (sums * gamma).reshape(2, n, groups, k).sum(axis=3) * (1 / (p * k))
+    rows, arrays = cuda.blocks(n * p, HIGH), (g, x, moments, gamma, by_group, dx)
     _cu["normalize_grad"](_grid(c, rows), (WIDE, HIGH), *arrays, *numbers)
     dbeta, dgamma = sums.sum(axis=1)
     return dx, dgamma, dbeta
+
+
+def _gradient_sums(g, x, moments, shape, epsilon):
+    """Σ g and Σ g·(x - mean)/root over the pixels of x seen as `shape` (N, P, C): (2, N, C)."""
+    n, p, c = shape
+    parts, each = _parts(shape)
+    partial = cuda.empty((2, parts, n, c), like=x)
+    numbers = n, p, c, moments.shape[2], x.shape[1], each, epsilon
+    grid = _grid(c, parts, n)
+    _cu["gradient_sums"](grid, (WIDE, HIGH), g, x, moments, partial, *numbers)
+    return partial.sum(axis=1)
 
 
 @moments.rungs["cuda_raw"].needs
@@ -72,7 +82,7 @@ def _(x, moments, gamma, beta, epsilon):
     return _usable(x, moments, gamma, beta)
 
 
-@cuda_raw.needs
+@normalize_grad.rungs["cuda_raw"].needs
 def _(g, x, moments, gamma, epsilon):
     return _usable(x, g, moments, gamma)
 

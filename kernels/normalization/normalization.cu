@@ -94,21 +94,29 @@ extern "C" __global__ void normalize(const float* __restrict__ x, const float* _
     }
 }
 
-// Σ g [0] and Σ g·(x - mean)/root [1] over each part of the pixels: (2, parts, N, C).
+// Σ g [0] and Σ g·(x - mean)/root [1] over each part of the pixels: (2, parts, N, C). Here N may be
+// 1 and P all pixels of all samples, for sums over all of them; `per` is P as the moments know it.
 extern "C" __global__ void gradient_sums(const float* __restrict__ g, const float* __restrict__ x,
                                          const float* __restrict__ moments,
                                          float* __restrict__ parts, Index samples, Index p, Index c,
-                                         Index groups, Index pixels_each, float epsilon)
+                                         Index groups, Index per, Index pixels_each, float epsilon)
 {
     __shared__ float sums[2][HIGH][WIDE];
     const int a = threadIdx.y, b = threadIdx.x;
     const Index channel = blockIdx.x * (Index)WIDE + b, first = blockIdx.y * pixels_each;
     const Index last = channel < c ? min(first + pixels_each, p) : first;
+    const Index group = channel < c ? channel / (c / groups) : 0;
+    const float* means = moments + group;
+    const float* variances = means + samples * p / per * groups;
     for (Index n = blockIdx.z; n < samples; n += gridDim.z) {
-        const Index of = n * groups + (channel < c ? channel / (c / groups) : 0);
-        const float mean = moments[of], root = sqrtf(moments[samples * groups + of] + epsilon);
+        float mean = means[n * groups], root = sqrtf(variances[n * groups] + epsilon);
         float outer = 0, both = 0;
         for (Index i = first + a; i < last; i += HIGH) {
+            if (per < p) {
+                const Index of = (n * p + i) / per * groups;
+                mean = means[of];
+                root = sqrtf(variances[of] + epsilon);
+            }
             const Index at = (n * p + i) * c + channel;
             outer += g[at];
             both += g[at] * ((x[at] - mean) / root);
@@ -142,5 +150,33 @@ extern "C" __global__ void normalize_grad(const float* __restrict__ g, const flo
         const float root = sqrtf(moments[all + of] + epsilon);
         const float inner = (x[i] - moments[of]) / root;
         dx[i] = (g[i] * gamma[channel] - by_group[of] - inner * by_group[all + of]) / root;
+    }
+}
+
+// The same where groups are wide: a block a group, which finds its two means itself.
+extern "C" __global__ void wide_groups_grad(const float* __restrict__ g,
+                                            const float* __restrict__ x,
+                                            const float* __restrict__ moments,
+                                            const float* __restrict__ gamma,
+                                            float* __restrict__ dx, Index samples, Index p, Index c,
+                                            Index groups, float epsilon)
+{
+    const Index n = blockIdx.x / groups, group = blockIdx.x % groups, k = c / groups, size = p * k;
+    const Index first = n * p * c + group * k;
+    const float mean = moments[blockIdx.x];
+    const float root = sqrtf(moments[samples * groups + blockIdx.x] + epsilon);
+    float sum = 0, both = 0;
+    for (Index i = threadIdx.x; i < size; i += THREADS) {
+        const Index at = first + i / k * c + i % k;
+        const float outer = g[at] * gamma[group * k + i % k];
+        sum += outer;
+        both += outer * ((x[at] - mean) / root);
+    }
+    sum = over_block(sum) / size;
+    both = over_block(both) / size;
+    for (Index i = threadIdx.x; i < size; i += THREADS) {
+        const Index at = first + i / k * c + i % k;
+        const float inner = (x[at] - mean) / root;
+        dx[at] = (g[at] * gamma[group * k + i % k] - sum - inner * both) / root;
     }
 }

@@ -91,6 +91,7 @@ def test_wide_indices(name, monkeypatch):
         ("moments", lambda: normalizing("moments", (3, 5, 64), 2)),  # a block a group
         ("moments", lambda: normalizing("moments", (1, 1000, 3), 3)),  # parts of the pixels
         ("normalize_grad", lambda: normalizing("normalize_grad", (1, 1000, 3), 3)),
+        ("normalize_grad", lambda: normalizing("normalize_grad", (30, 7, 64), 2)),
         *[(f"{cell}_grad", lambda cell=cell: through_time(cell, gate))
           for cell in ("rnn", "gru", "lstm") for gate in [(0.7, None), (1.0, 0.3)]],
     ],

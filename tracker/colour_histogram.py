@@ -13,18 +13,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.pool2d import avg_pool2d
+
 BINS = 16               # of each channel
 RATE = .04              # at which the histograms follow
 INSIDE = .8             # of the target's box, for pixels that are surely its own
 OUTSIDE = 1.05          # of the box, beyond which pixels are surely not
 SCORED = .9             # of the box, over which likelihoods are averaged
+POOL = 2                # pixels of a crop, each way, that are looked at as one: their mean
 FLOOR = 1e-5            # what a colour never seen counts, in both histograms
 
 
 class ColourHistogram:
+    """crop (S, S, 3), BGR 0 to 255, with the target in its middle; size: its height and width."""
+
     def __init__(self, crop, size):
         side = crop.shape[0]
-        distance = np.abs(np.arange(side) + .5 - side / 2)
+        distance = np.abs(np.arange(0, side, POOL) + POOL / 2 - side / 2)
         near = [[distance < part * s / 2 for s in size] for part in (INSIDE, OUTSIDE)]
         self.inside, inner = (np.logical_and.outer(*axes).ravel() for axes in near)
         self.outside = ~inner
@@ -49,14 +54,14 @@ class ColourHistogram:
         """Mean likelihood of the target's box at each shift by whole cells: (cells, cells).
 
         Shift [0, 0] is no motion, and shifts are circular, as a filter's responses."""
-        side = crop.shape[0]
-        likelihood = self.likelihood[bin_numbers(crop)]                         # (S, S)
+        likelihood = self.likelihood[bin_numbers(crop)]                 # (s, s), s = S/POOL
+        side = len(likelihood)
         integral = np.zeros((side + 1, side + 1))
         integral[1:, 1:] = likelihood.cumsum(0, dtype=np.float64).cumsum(1)
         middle = side / 2 + np.fft.fftfreq(cells, 1 / cells) * (side / cells)
+        reach = [SCORED * s / POOL / 2 for s in self.size]
         (top, bottom), (left, right) = (
-            np.clip(np.rint([middle - SCORED * s / 2, middle + SCORED * s / 2]), 0, side)
-            .astype(int) for s in self.size)
+            np.clip(np.rint([middle - r, middle + r]), 0, side).astype(int) for r in reach)
         total = (integral[np.ix_(bottom, right)] - integral[np.ix_(top, right)]
                  - integral[np.ix_(bottom, left)] + integral[np.ix_(top, left)])
         area = (bottom - top)[:, None] * (right - left)
@@ -64,7 +69,6 @@ class ColourHistogram:
 
 
 def bin_numbers(crop):
-    """The bin of each pixel: (S, S, 3) of 0 to 255 -> (S, S) whole numbers."""
-    levels = crop.astype(np.uint8) // (256 // BINS)
-    levels = levels.astype(np.intp)
+    """The bins of pixels: (S, S, 3) of 0 to 255 -> (S/POOL, S/POOL) whole numbers."""
+    levels = (avg_pool2d(crop[None], POOL)[0] * (BINS / 256)).astype(np.intp)
     return (levels[..., 0] * BINS + levels[..., 1]) * BINS + levels[..., 2]

@@ -201,7 +201,9 @@ class CorrelationTracker:
             parts.append(LEARNED_WEIGHT * maps)
         if self.hand:
             parts += [hog(crops, STRIDE), lab(crops, STRIDE)]
-        return np.concatenate(parts, -1) * self.window
+        features = np.concatenate(parts, -1)
+        features *= self.window
+        return features
 
     def _crops(self, frame, centre, sides):
         boxes = [[*(np.asarray(centre) - side / 2), side, side] for side in sides]

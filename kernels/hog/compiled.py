@@ -39,56 +39,80 @@ def _gather(x, cell, histogram):
     n, height, width, channels = x.shape
     _, rows, columns, _ = histogram.shape
     bands = (rows + BAND - 1) // BAND
+    inner = width - 2           # the columns that have a gradient; column 1 is number 0 here
     kind = x.dtype.type
-    t1, t2 = kind(math.tan(math.radians(10))), kind(math.tan(math.radians(30)))
-    t3, t4 = kind(math.tan(math.radians(50))), kind(math.tan(math.radians(70)))
-    left, near = np.empty(width, np.int64), np.empty(width, x.dtype)
-    for c in range(width):      # the cell to the left, counted from -1 as 0, and how near it is
-        u = (c + 0.5) / cell + 0.5
+    left, near = np.empty(inner, np.int64), np.empty(inner, x.dtype)
+    for c in range(inner):      # where the cell to the left begins, and how near it is
+        u = (c + 1.5) / cell + 0.5
         left[c] = int(u) * 18
         near[c] = int(u) + 1 - u
     for task in prange(n * bands):
         image, first = task // bands, task % bands * BAND
         last = min(first + BAND, rows)
-        gx, gy = np.empty(width, x.dtype), np.empty(width, x.dtype)
-        length, direction = np.empty(width, x.dtype), np.empty(width, np.int32)
+        gx, gy, length = np.empty(inner, x.dtype), np.empty(inner, x.dtype), np.empty(inner, x.dtype)
+        direction = np.empty(inner, np.int32)
+        lines = np.empty((3, channels, width), x.dtype)     # three rows of pixels, by channels
         cells = np.empty((columns + 2) * 18, x.dtype)
-        for r in range(max(first * cell - cell // 2, 1),
-                       min(last * cell + (cell + 1) // 2, height - 1)):
-            above, here, below = x[image, r - 1], x[image, r], x[image, r + 1]
-            for c in range(1, width - 1):
-                gx[c], gy[c] = here[c + 1, 0] - here[c - 1, 0], below[c, 0] - above[c, 0]
-                length[c] = gx[c] * gx[c] + gy[c] * gy[c]
-            for k in range(1, channels):
-                for c in range(1, width - 1):
-                    dx, dy = here[c + 1, k] - here[c - 1, k], below[c, k] - above[c, k]
-                    square = dx * dx + dy * dy
-                    longer = square > length[c]
-                    gx[c] = dx if longer else gx[c]
-                    gy[c] = dy if longer else gy[c]
-                    length[c] = square if longer else length[c]
-            for c in range(1, width - 1):
-                dx, dy = abs(gx[c]), abs(gy[c])
-                length[c] = math.sqrt(length[c])
-                o = np.int32(dy > t1 * dx) + np.int32(dy > t2 * dx)
-                o += np.int32(dy > t3 * dx) + np.int32(dy > t4 * dx)    # from the x axis: 0 to 4
-                o = o if gx[c] * gy[c] > 0 else 9 - o                   # 0 to 9
-                o = o + 9 if gy[c] < 0 else o                           # 0 to 18
-                o = (0 if gx[c] > 0 else 9) if dy <= t1 * dx else o
-                direction[c] = o
-            cells[:] = 0
-            for c in range(1, width - 1):
-                at = left[c] + direction[c]
-                share = near[c] * length[c]
-                cells[at] += share
-                cells[at + 18] += length[c] - share
-            v = (r + 0.5) / cell + 0.5
-            for i in (int(v) - 1, int(v)):
-                if first <= i < last:
-                    share = kind(1 - abs(v - 1 - i))
-                    for j in range(columns):
-                        for o in range(18):
-                            histogram[image, i, j, o] += share * cells[(j + 1) * 18 + o]
+        top = max(first * cell - cell // 2, 1)
+        for r in range(top - 1, min(last * cell + (cell + 1) // 2, height - 1) + 1):
+            line = lines[r % 3]
+            for c in range(width):
+                for k in range(channels):
+                    line[k, c] = x[image, r, c, k]
+            if r > top:         # all that the row before needs is there
+                _gradients(lines[(r + 1) % 3], lines[(r + 2) % 3], line, gx, gy, length)
+                _directions(gx, gy, length, direction)
+                cells[:] = 0
+                for c in range(inner):
+                    at = left[c] + direction[c]
+                    share = near[c] * length[c]
+                    cells[at] += share
+                    cells[at + 18] += length[c] - share
+                v = (r - 0.5) / cell + 0.5
+                for i in (int(v) - 1, int(v)):
+                    if first <= i < last:
+                        _add(kind(1 - abs(v - 1 - i)), cells[18:-18],
+                             histogram[image, i].reshape(columns * 18))
+
+
+@jit(fastmath=True)
+def _add(share, cells, total):
+    for j in range(total.size):
+        total[j] += share * cells[j]
+
+
+@jit(fastmath=True)
+def _gradients(above, here, below, gx, gy, length):
+    """Of each pixel but the outermost the channel's gradient that is longest, and its square."""
+    length[:] = -1
+    for k in range(len(here)):
+        west, east, north, south = here[k, :-2], here[k, 2:], above[k, 1:-1], below[k, 1:-1]
+        for c in range(gx.size):
+            dx, dy = east[c] - west[c], south[c] - north[c]
+            square = dx * dx + dy * dy
+            longer = square > length[c]
+            gx[c] = dx if longer else gx[c]
+            gy[c] = dy if longer else gy[c]
+            length[c] = square if longer else length[c]
+
+
+@jit(fastmath=True)
+def _directions(gx, gy, length, direction):
+    """The number of each gradient's direction, 0 to 17, and its length from the square."""
+    kind = gx.dtype.type
+    t1, t2 = kind(math.tan(math.radians(10))), kind(math.tan(math.radians(30)))
+    t3, t4 = kind(math.tan(math.radians(50))), kind(math.tan(math.radians(70)))
+    zero, one, nine, twice = kind(0), kind(1), kind(9), kind(18)
+    for c in range(gx.size):
+        dx, dy = abs(gx[c]), abs(gy[c])
+        length[c] = math.sqrt(length[c])
+        o = (one if dy > t1 * dx else zero) + (one if dy > t2 * dx else zero)
+        o += (one if dy > t3 * dx else zero) + (one if dy > t4 * dx else zero)  # 0 to 4 from x
+        o = o if gx[c] * gy[c] > zero else nine - o             # 0 to 9
+        o = o + nine if gy[c] < zero else o                     # 0 to 18
+        flat = zero if gx[c] > zero else nine
+        o = o if dy > t1 * dx else flat
+        direction[c] = np.int32(o if o < twice else zero)
 
 
 @jit(parallel=True, fastmath=True)

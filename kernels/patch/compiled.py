@@ -30,17 +30,22 @@ def _(x, boxes, size):
 def _mix(x, rows, near_rows, columns, near_columns, result):
     oh, ow, channels = result.shape
     first, last = columns.min(), columns.max() + 1
-    width = (last - first) * channels
+    taps, width, numbers = columns.shape[1], (last - first) * channels, ow * channels
+    at = np.empty((taps, numbers), np.int64)        # of each tap of each number of a result's row
+    near = np.empty((taps, numbers), result.dtype)
+    for b in range(taps):
+        for j in range(numbers):
+            at[b, j] = (columns[j // channels, b] - first) * channels + j % channels
+            near[b, j] = near_columns[j // channels, b]
     for i in prange(oh):
-        wide = np.zeros(width, result.dtype)
+        wide, line = np.zeros(width, result.dtype), np.zeros(numbers, result.dtype)
         for a in range(rows.shape[1]):
-            near = near_rows[i, a]
             row = x[rows[i, a], first:last].reshape(width)
             for j in range(width):
-                wide[j] += near * row[j]
+                wide[j] += near_rows[i, a] * row[j]
+        for b in range(taps):
+            for j in range(numbers):
+                line[j] += near[b, j] * wide[at[b, j]]
         for j in range(ow):
             for c in range(channels):
-                total = result.dtype.type(0)
-                for b in range(columns.shape[1]):
-                    total += near_columns[j, b] * wide[(columns[j, b] - first) * channels + c]
-                result[i, j, c] = total
+                result[i, j, c] = line[j * channels + c]

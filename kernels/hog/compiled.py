@@ -22,7 +22,8 @@ def compiled(x, cell):
     n, height, width, _ = x.shape
     rows, columns = height // cell, width // cell
     histogram = np.zeros((n, rows, columns, 18), x.dtype)
-    _gather(plain(x), cell, histogram)
+    if min(height, width) > 2:      # else no pixel has a gradient
+        _gather(plain(x), cell, histogram)
     energy = np.empty((n, rows + 2, columns + 2), x.dtype)
     result = np.empty((n, rows, columns, CHANNELS), x.dtype)
     _normalise(histogram, energy, result)

@@ -246,3 +246,26 @@ def test_11():
     F = np.fft.fft2(x).conj() * np.fft.fft2(y) / (np.abs(np.fft.fft2(x)) ** 2 + 1)
     assert energies[0] > energies[1] > energies[2]
     assert energies[1] == pytest.approx((np.fft.ifft2(F).real ** 2).sum())
+
+
+def test_12():
+    names, figures = lesson("12")
+    assert names["overlap"].mean() > 0.5 and names["error"] < 1e-4
+    assert names["hidden"] < names["seen"] - 0.2
+    assert len(figures) == 2
+    answers = solutions("12")
+    assert answers["overlap"]((0, 0, 2, 2), (1, 1, 2, 2)) == pytest.approx(1 / 7)
+    assert answers["overlap"]((0, 0, 2, 2), (2, 0, 2, 2)) == 0
+    assert answers["first_lost"]([0.9, 0.2, 0.4, 0.6, 0.4], 0.3, 0.5) == [
+        False, True, True, False, False]
+
+
+def test_14():
+    names, figures = lesson("14")
+    if not names["missing"]:
+        assert names["spread"] < 1e-9 and names["identical"] and len(figures) == 1
+    answers, rng = solutions("14"), np.random.default_rng(0)
+    for p in (1, 2, 5):
+        parts = rng.integers(0, 100, (p, p))
+        assert answers["ring_allreduce"](parts.tolist()) == [parts.sum(axis=0).tolist()] * p
+    assert answers["bytes_sent"](100, 4) == 150

@@ -1,12 +1,14 @@
 # make demo    track an object in each of two bundled videos
 # make test    the tests (make test-all: the long ones too; test-gpu: on a GPU)
+# make course  the pages of examples/, in course-output/
+# make peers   OpenCV's KCF and CSRT, to compare with
 # Everything is installed into .venv on the first call; PYTHON=python3.12 chooses another Python.
 
 PYTHON ?= python3
 PEERS ?=
 BIN = .venv/bin
 
-.PHONY: demo test test-all test-gpu lint clean
+.PHONY: demo test test-all test-gpu peers course lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m tracker demo
@@ -20,8 +22,17 @@ test: .venv/installed-dev
 test-all: .venv/installed-dev
 	$(TEST) --run-slow -m "not gpu"
 
+# The whole suite with tensors on the GPU; CuPy must be there: pip install -e '.[cuda12]' or '.[cuda13]'
 test-gpu: .venv/installed-dev
-	$(BIN)/python -m pytest -m gpu
+	MINIDEEP_DEVICE=cuda $(BIN)/python -m pytest --run-slow
+
+# OpenCV's KCF and CSRT are only in its contrib wheel: it goes into .peers, in the version installed.
+peers: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .peers \
+	  opencv-contrib-python-headless==$$($(BIN)/python -c "import importlib.metadata as m; print(m.version('opencv-python-headless'))")
+
+course: .venv/installed-dev
+	$(BIN)/python -m examples build
 
 lint: .venv/installed-dev
 	$(BIN)/python -m ruff check --isolated --select E,F,W --ignore E402,E731,E741,F403 --line-length 106 \
@@ -44,4 +55,4 @@ lint: .venv/installed-dev
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache demo-output
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache demo-output course-output .peers kernels/cuda/__pycache__

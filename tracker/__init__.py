@@ -35,6 +35,11 @@ class Tracker(Protocol):
         """Find the target in the next frame. Raises RuntimeError before init()."""
 
 
+def _correlation():
+    from tracker.correlation import CorrelationTracker
+    return CorrelationTracker.load()
+
+
 def _recurrent():
     from tracker.recurrent import RecurrentTracker
     return RecurrentTracker.load()
@@ -59,6 +64,7 @@ DEFAULT = "recurrent"
 OPENCV = ("MIL", "KCF", "CSRT", "Nano")
 _MAKERS = {
     "recurrent": _recurrent,
+    "correlation": _correlation,
     "first": _first,
     "velocity": _velocity,
     **{name: lambda name=name: _opencv(name) for name in OPENCV},

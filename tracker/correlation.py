@@ -11,7 +11,6 @@ target is now (see tracker.features, tracker.correlation_filter, tracker.colour_
 """
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,9 @@ from minideep.device import current_device
 from tracker import State
 from tracker.boxes import as_tuple, check_box, check_frame, check_started
 from tracker.colour_histogram import ColourHistogram
+from tracker.confidence import Confidence
 from tracker.correlation_filter import CorrelationFilter
+from tracker.detector import Detector
 from tracker.features import STRIDE, FeatureNetwork
 
 CROP = 160              # pixels of a crop's side
@@ -37,6 +38,8 @@ GROWTH = 1.04           # the other size that is looked at, in turn larger and s
 STAY = .99              # by which its response has to be better
 SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
 LEARN_EVERY, SOLVE_EVERY, STEPS = 2, 5, 5   # frames between samples, between fits; steps of a fit
+SURE, DOUBT, FOUND = .5, .2, .6     # confidence: to learn from a frame, to doubt, to be found again
+PATIENCE = 3            # frames in doubt, one after the other, until the target is lost
 
 
 @dataclass
@@ -70,7 +73,9 @@ class CorrelationTracker:
     """Follows one target; see the head of this file.
 
     network: a FeatureNetwork, or None: hand-made features alone. hand: whether HOG and Lab are used.
-    scale, window, histogram, gate: False leaves that part out (`python -m tracker ablate`).
+    scale, window, histogram, gate, redetect: False leaves that part out (`python -m tracker ablate`).
+    gate: nothing is learned from frames in which it is not SURE. redetect: a lost target is looked
+    for in the whole frame (tracker.detector), and not only where it was.
 
     update() can be taken apart: search() looks and decides, move() goes there, learn() takes the
     sample. What the last search saw is in `found`. `motion` (dx, dy in pixels) is added to the
@@ -79,7 +84,7 @@ class CorrelationTracker:
     The network runs on minideep's current device, all else on the CPU, where the frames are."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
-                 gate=False):
+                 gate=True, redetect=True):
         if network is None and not hand:
             raise ValueError("no features: give a network, or hand=True for HOG and Lab")
         self.network, self.hand = network, hand
@@ -87,6 +92,7 @@ class CorrelationTracker:
         if network is not None:
             network.to(self.device)
         self.use_scale, self.use_histogram, self.gate = scale, histogram, gate
+        self.detector = Detector() if redetect else None
         line = np.hanning(CELLS + 2)[1:-1] if window else np.ones(CELLS)
         self.window = np.outer(line, line).astype(np.float32)[..., None]        # (n, n, 1)
         self.first = None
@@ -109,12 +115,18 @@ class CorrelationTracker:
         weights = [.7] + [.3 / (len(samples) - 1)] * (len(samples) - 1)
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
         self.histogram = ColourHistogram(crop, (height, width)) if self.use_histogram else None
-        self.usual = None
+        self.confidence = Confidence()
+        self.lost, self.doubts, self.last_sure = False, 0, (self.centre, self.size)
+
+    @property
+    def target_size(self):
+        """√(w·h) in pixels."""
+        return self.first.prod() ** .5 * self.size
 
     @property
     def side(self):
         """Of the square that is looked at, in pixels of the frame."""
-        return MARGIN * self.first.prod() ** .5 * self.size
+        return MARGIN * self.target_size
 
     @property
     def box(self):
@@ -130,13 +142,37 @@ class CorrelationTracker:
         scales = (1.,)
         if self.use_scale:
             scales = 1., GROWTH if self.age % 2 else 1 / GROWTH
-        self.found = self.search(frame, self.centre + self.motion, self.size, scales)
+        found = self.search(frame, self.centre + self.motion, self.size, scales)
         self.motion = np.zeros(2)
-        self.move(frame, self.found)
-        confidence = self.judge(self.found)
-        if confidence > .5 or not self.gate:
+        confidence = self.confidence.of(found)
+        if self.lost and self.detector is not None:
+            found, confidence = self.detector.look(self, frame, found, confidence)
+        self.found = found
+        if self.lost:
+            self.lost = confidence < FOUND
+        else:
+            self.doubts = self.doubts + 1 if confidence < DOUBT else 0
+            if self.doubts == PATIENCE:
+                self.lose(frame)
+        if not self.lost:
+            self.follow(frame, found, confidence)
+        return State(as_tuple(self.box), confidence, self.lost)
+
+    def follow(self, frame, found, confidence):
+        """Go to the found place; learn from it where it is sure to be the target."""
+        self.move(frame, found)
+        if confidence > SURE:
+            self.last_sure = self.centre, self.size
+            self.confidence.follow(found)
+        if confidence > SURE or not self.gate:
             self.learn(frame)
-        return State(as_tuple(self.box), confidence, confidence < .2)
+
+    def lose(self, frame):
+        """The target is lost: back to where it surely was."""
+        self.lost, self.doubts = True, 0
+        self.centre, self.size = self.last_sure
+        if self.detector is not None:
+            self.detector.start(self, frame)
 
     def response(self, frame, centre, size):
         """search() at one size: what the target's filter says about any place of a frame.
@@ -171,16 +207,8 @@ class CorrelationTracker:
         self.centre = np.clip(found.centre + found.shift, 0, [width, height])
         least = min(SMALLEST / self.first.min(), 1)
         most = max((np.array([width, height]) / self.first).min(), 1)
-        self.size = float(np.clip(self.size * found.scale, max(least, 1 / LIMIT), min(most, LIMIT)))
-
-    def judge(self, found):
-        """How sure it is, 0 to 1: the filter's peak against what it usually is."""
-        if self.usual is None:
-            self.usual = found.peak
-        ratio = found.peak / max(self.usual, 1e-6)
-        confidence = 1 / (1 + math.exp(-8 * (ratio - .5)))
-        self.usual += .03 * (found.peak - self.usual)
-        return confidence
+        size = self.size * found.side / self.side * found.scale
+        self.size = float(np.clip(size, max(least, 1 / LIMIT), min(most, LIMIT)))
 
     def learn(self, frame):
         """Let filter and histogram follow what is now at the box."""

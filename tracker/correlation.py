@@ -99,7 +99,8 @@ class CorrelationTracker:
         colour histogram            1                               .4
 
     together 150 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
-    the memory, that is a floor of 1.6 to 1.9 ms, of which the CNN alone is 1.1 to 1.3."""
+    the memory, that is a floor of 1.6 to 1.9 ms, of which the CNN alone is 1.1 to 1.3. In turns with
+    OpenCV's CSRT on one thread it made 2.2 times as many frames, without the CNN 4.3 times."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
                  gate=False, redetect=False):

@@ -269,3 +269,16 @@ def test_14():
         parts = rng.integers(0, 100, (p, p))
         assert answers["ring_allreduce"](parts.tolist()) == [parts.sum(axis=0).tolist()] * p
     assert answers["bytes_sent"](100, 4) == 150
+
+
+def test_13(monkeypatch):
+    monkeypatch.setenv("MINUTES", "0.4")
+    names, figures = lesson("13")
+    assert names["after"]["loss"] < names["before"]["loss"] - 0.05
+    assert names["after"]["hits"] >= names["before"]["hits"] - 0.02
+    assert names["overlap"].mean() > 0.4 and len(figures) == 3
+    answers = solutions("13")
+    y = answers["hill"](16, 14, 3, 2.0)
+    assert y.argmax() == 14 * 16 + 3 and y[14, 15] == pytest.approx(y[14, 7])
+    assert y[1, 3] == pytest.approx(np.exp(-9 / 8))  # three rows, across the edge
+    assert answers["hit"](y, 1, 3, 3) and not answers["hit"](y, 1, 3, 2.9)

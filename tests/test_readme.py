@@ -34,6 +34,15 @@ def test_gradients(capsys):
     np.testing.assert_allclose(namespace["g"].numpy(), 1 - tanh**2, rtol=1e-5)
 
 
+def test_looking_inside(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = minideep.models.Sequential([minideep.layers.Dense(4, activation="tanh")])
+    exec(block("from minideep import inspect"), {"model": model, "x": np.ones((9, 2), "float32")})
+    printed = capsys.readouterr().out
+    assert "tanh in " in printed and "saved for backward" in printed and "GFLOP/s" in printed
+    assert "<svg" in (tmp_path / "graph.svg").read_text(encoding="utf-8")
+
+
 def test_swapping_the_backend(capsys):
     exec(block("import kernels"), {"minideep": minideep, "np": np})
     assert "im2col" in capsys.readouterr().out

@@ -93,14 +93,15 @@ def outline(rng, points=24):
 
 @dataclass
 class Sprite:
-    """A cut-out of a photo: texture and soft mask (PATCH, PATCH, 3 and 1), and its outline."""
+    """A cut-out of a photo: texture (P, P, 3) and soft mask (P, P), and its outline."""
     texture: np.ndarray
     mask: np.ndarray
     shape: np.ndarray
 
 
-def cut_out(rng, photo):
-    """A textured piece of the photo (the most textured of three tries), as a Sprite."""
+def cut_out(rng, photo, side=PATCH):
+    """A textured piece of the photo (the most textured of three tries), as a Sprite with a texture
+    of side x side pixels."""
     cv2 = import_cv2()
     height, width = photo.shape[:2]
     best, best_contrast = None, -1.
@@ -114,13 +115,13 @@ def cut_out(rng, photo):
             best, best_contrast = piece, contrast
         if contrast > 30:
             break
-    texture = cv2.resize(best, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+    texture = cv2.resize(best, (side, side), interpolation=cv2.INTER_AREA)
     shape = outline(rng)
     # fillPoly also fills the border pixels: drawn four times as large, that is little
-    mask = np.zeros((4 * PATCH, 4 * PATCH), np.uint8)
-    corners = ((shape + .5) * 4 * PATCH - .5) * 16      # pixel centres, in 1/16 pixels
+    mask = np.zeros((4 * side, 4 * side), np.uint8)
+    corners = ((shape + .5) * 4 * side - .5) * 16       # pixel centres, in 1/16 pixels
     cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 255, cv2.LINE_8, 4)
-    mask = cv2.resize(mask, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
     return Sprite(texture, mask, shape)
 
 
@@ -150,13 +151,14 @@ def draw(canvas, sprite, pose, gain=1.):
     y1 = min(int(np.ceil(y + h)), canvas.shape[0])
     if x1 <= x0 or y1 <= y0:
         return None, None
-    to_pixels = pose @ np.array([[1 / PATCH, 0, -.5], [0, 1 / PATCH, -.5], [0, 0, 1]])
+    side = len(sprite.mask)
+    to_pixels = pose @ np.array([[1 / side, 0, -.5], [0, 1 / side, -.5], [0, 0, 1]])
     # in pixel-centre coordinates: a centre (i) lies at i + .5
     to_pixels[:, 2] += to_pixels[:, :2] @ [.5, .5] - .5 - [x0, y0]
-    area = (x1 - x0, y1 - y0)
-    texture = cv2.warpAffine(sprite.texture, to_pixels, area, flags=cv2.INTER_LINEAR,
+    extent = (x1 - x0, y1 - y0)
+    texture = cv2.warpAffine(sprite.texture, to_pixels, extent, flags=cv2.INTER_LINEAR,
                              borderMode=cv2.BORDER_REPLICATE)
-    alpha = cv2.warpAffine(sprite.mask, to_pixels, area, flags=cv2.INTER_LINEAR)
+    alpha = cv2.warpAffine(sprite.mask, to_pixels, extent, flags=cv2.INTER_LINEAR)
     if gain != 1.:
         texture = cv2.convertScaleAbs(texture, alpha=gain)
     alpha = alpha.astype(np.float32) * (1 / 255)
@@ -179,12 +181,12 @@ def _memory(steps, memory=.8):
     return np.cumsum(velocity, 0) * (1 - memory ** 2) ** .5
 
 
-def _walk(rng, steps, width, scale):
+def walk(rng, steps, width, scale):
     """A random walk (steps, width) from 0 whose velocity, of deviation `scale`, is remembered."""
     return _memory(steps) @ rng.normal(size=(steps, width)) * scale
 
 
-def _log_uniform(rng, low, high):
+def log_uniform(rng, low, high):
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -210,17 +212,17 @@ class Scene:
         self.target = cut_out(rng, source)
 
         # The random walks, in units of the target's size where they are lengths.
-        self.path = _walk(rng, steps, 2, _log_uniform(rng, .01, .25)) * UNIT
-        self.angle = _walk(rng, steps, 1, _log_uniform(rng, .001, .06))[:, 0]
-        growth = np.clip(_walk(rng, steps, 2, _log_uniform(rng, .002, .03)), -.7, .7)
-        growth = np.clip(growth + _walk(rng, steps, 1, _log_uniform(rng, .002, .03)), -.7, .7)
+        self.path = walk(rng, steps, 2, log_uniform(rng, .01, .25)) * UNIT
+        self.angle = walk(rng, steps, 1, log_uniform(rng, .001, .06))[:, 0]
+        growth = np.clip(walk(rng, steps, 2, log_uniform(rng, .002, .03)), -.7, .7)
+        growth = np.clip(growth + walk(rng, steps, 1, log_uniform(rng, .002, .03)), -.7, .7)
         self.size = UNIT * np.exp(rng.normal(0, .12, 2) + growth)
-        self.light = 1 + .5 * np.tanh(_walk(rng, steps, 1, .02)[:, 0])
+        self.light = 1 + .5 * np.tanh(walk(rng, steps, 1, .02)[:, 0])
         # The camera follows, more or less: the background moves by what is left over.
         follow = 1 - rng.uniform(0, 1)
-        shake = _walk(rng, steps, 2, _log_uniform(rng, .005, .1)) * UNIT
+        shake = walk(rng, steps, 2, log_uniform(rng, .005, .1)) * UNIT
         self.camera = follow * self.path + shake
-        self.zoom, self.turn = _log_uniform(rng, .5, 1.3), rng.uniform(-.3, .3)
+        self.zoom, self.turn = log_uniform(rng, .5, 1.3), rng.uniform(-.3, .3)
 
         self.others = [self._other(rng, photos, source, times, index < 2 and
                                    rng.random() < occlusion)
@@ -233,12 +235,12 @@ class Scene:
         if twin and rng.random() < .5:
             sprite = self.target            # its double
         steps = len(self.path)
-        drift = _walk(rng, steps, 2, _log_uniform(rng, .005, .15)) * UNIT
+        drift = walk(rng, steps, 2, log_uniform(rng, .005, .15)) * UNIT
         size = UNIT * np.exp(rng.normal(0, .35, 2))
         moment = int(times[rng.integers(len(times))])
         if front:                           # crosses the target's path, at about that moment
             hit = moment + rng.integers(-4, 5)
-            speed = rng.normal(size=2) * _log_uniform(rng, .01, .3) * UNIT
+            speed = rng.normal(size=2) * log_uniform(rng, .01, .3) * UNIT
             where = self.path[np.clip(hit, 0, steps - 1)] + rng.normal(0, .3, 2) * UNIT
             path = where + speed * (np.arange(steps)[:, None] - hit)
         else:                               # is beside the target at that moment
@@ -264,7 +266,7 @@ class Scene:
                 where, alpha = draw(frame, other.sprite, other_pose(other, t, origin))
                 if where is not None:
                     seen[where] *= 1 - alpha
-        whole = abs(np.linalg.det(pose[:, :2])) * _area(self.target.shape)
+        whole = abs(np.linalg.det(pose[:, :2])) * area(self.target.shape)
         return frame, bounds(self.target, pose), min(seen.sum() / whole, 1.)
 
     def _backdrop(self, t, origin):
@@ -303,7 +305,7 @@ def _pick(rng, photos):
     return photos[rng.integers(len(photos))]
 
 
-def _area(shape):
+def area(shape):
     """The area inside an outline (the shoelace formula)."""
     x, y = shape.T
     return abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2

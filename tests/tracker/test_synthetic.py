@@ -47,7 +47,7 @@ def test_drawn_pixels_lie_in_the_exact_box(seed):
     # the mask has 40 pixels for the sprite's whole size: one of them is 1 to 2 pixels here
     np.testing.assert_allclose(found[:2], box[:2], atol=1.5)
     np.testing.assert_allclose(found[:2] + found[2:], box[:2] + box[2:], atol=1.5)
-    area = synthetic._area(sprite.shape) * abs(np.linalg.det(pose[:, :2]))
+    area = synthetic.area(sprite.shape) * abs(np.linalg.det(pose[:, :2]))
     assert abs(alpha.sum() / area - 1) < .04
     assert canvas[where].sum() == canvas.sum()          # nothing is drawn elsewhere
 

@@ -129,7 +129,7 @@ class CorrelationTracker:
         self.centre, self.size = box[:2] + box[2:] / 2, 1.      # size: relative to the first
         self.motion, self.age, self.found = np.zeros(2), 0, None
         width, height = CROP / MARGIN * self.first / self.first.prod() ** .5    # in the crop
-        crop = self._crops(frame, self.centre, [self.side])[0]
+        crop = cut(frame, self.squares(self.centre, self.size, (1.,)))[0]
         samples = self.describe(variations(crop))
         weights = [.7] + [.3 / (len(samples) - 1)] * (len(samples) - 1)
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
@@ -157,11 +157,18 @@ class CorrelationTracker:
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.first)
         check_frame(frame)
+        return self.decide(frame, self.search(frame, *self.next_look()))
+
+    def next_look(self):
+        """Where the next frame is searched: search()'s centre, size and scales."""
         self.age += 1
         scales = (1.,)
         if self.use_scale:
             scales = 1., GROWTH if self.age % 2 else 1 / GROWTH
-        found = self.search(frame, self.centre + self.motion, self.size, scales)
+        return self.centre + self.motion, self.size, scales
+
+    def decide(self, frame, found):
+        """What the search of the frame means: the target's State."""
         self.motion = np.zeros(2)
         confidence = self.confidence.of(found)
         if self.lost and self.detector is not None:
@@ -201,9 +208,18 @@ class CorrelationTracker:
 
     def search(self, frame, centre, size, scales):
         """Look around `centre` for a target of `size`·each of scales: a Found. Changes nothing."""
+        crops = cut(frame, self.squares(centre, size, scales))
+        return self.judge(crops, self.describe(crops), centre, size, scales)
+
+    def squares(self, centre, size, scales):
+        """What search() looks at: (N, 4) x, y, w, h in pixels."""
+        sides = MARGIN * self.first.prod() ** .5 * size * np.array(scales)[:, None]     # (N, 1)
+        return np.hstack([centre - sides / 2, sides, sides])
+
+    def judge(self, crops, features, centre, size, scales):
+        """search(), when crops (N, CROP, CROP, 3) and their features are known."""
         side = MARGIN * self.first.prod() ** .5 * size
-        crops = self._crops(frame, centre, [side * scale for scale in scales])
-        responses = self.filter.respond(self.describe(crops))
+        responses = self.filter.respond(features)
         merged, colours = responses, None
         if self.histogram is not None:
             colours = self.histogram.respond(crops[0], CELLS)
@@ -231,11 +247,20 @@ class CorrelationTracker:
 
     def learn(self, frame):
         """Let filter and histogram follow what is now at the box."""
-        if self.age % LEARN_EVERY == 0:
-            crop = self._crops(frame, self.centre, [self.side])
-            self.filter.remember(self.describe(crop)[0])
+        crops = self.sample(frame)
+        self.study(crops, self.describe(crops) if len(crops) else None)
+
+    def sample(self, frame):
+        """What is learned from, in every LEARN_EVERYth frame: (1 or 0, CROP, CROP, 3)."""
+        sides = (1.,) if self.age % LEARN_EVERY == 0 else ()
+        return cut(frame, self.squares(self.centre, self.size, sides))
+
+    def study(self, crops, features):
+        """Learn from a sample() and its features."""
+        if len(crops):
+            self.filter.remember(features[0])
             if self.histogram is not None:
-                self.histogram.learn(crop[0])
+                self.histogram.learn(crops[0])
         if self.age % SOLVE_EVERY == 0:
             self.filter.solve(STEPS)
 
@@ -252,9 +277,10 @@ class CorrelationTracker:
         features *= self.window
         return features
 
-    def _crops(self, frame, centre, sides):
-        boxes = [[*(np.asarray(centre) - side / 2), side, side] for side in sides]
-        return patch(frame, np.array(boxes), CROP)
+
+def cut(frame, squares):
+    """Squares (N, 4) of a frame, x, y, w, h in its pixels, as crops (N, CROP, CROP, 3)."""
+    return patch(frame, squares, CROP)
 
 
 def variations(crop):

@@ -29,12 +29,14 @@ WEIGHTS = Path(__file__).parent / "weights" / "correlation.safetensors"
 
 
 @op
-def _equalise(x):
+def equalise(x):
+    """y = x / √(mean(x²) + SOFTNESS), the mean over the last axis."""
     return x * _scale(x)
 
 
-@_equalise.joint_vjp
+@equalise.joint_vjp
 def _equalise_vjp(g, y, x):
+    """dx = (g - y·mean(g·y)) / √(mean(x²) + SOFTNESS)"""
     if grad_enabled():
         return vjp_by_recomputing(_equalise_in_ops, (x,), g)[0]
     g, y, x = g.data, y.data, x.data
@@ -51,11 +53,6 @@ def _mean_product(a, b):
 
 def _equalise_in_ops(x):
     return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + SOFTNESS)
-
-
-def equalise(x):
-    """x / √(mean(x²) + SOFTNESS), the mean over the last axis: y. dx = (g - y·mean(g·y)) / √…"""
-    return _equalise(x)
 
 
 class FeatureNetwork(Model):

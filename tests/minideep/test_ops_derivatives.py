@@ -622,4 +622,5 @@ def test_every_op_is_reached_by_a_case(monkeypatch):
 
     for name in CASES:
         run()
-    assert set(Op.registry) - reached == set(), "these ops need a case in this file"
+    ours = {op.name for op in Op.registry.values() if op.__module__.startswith("minideep.")}
+    assert ours - reached == set(), "these ops need a case in this file"

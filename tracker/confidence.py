@@ -15,17 +15,17 @@ import math
 
 import numpy as np
 
-RATE = .03              # at which what is usual follows
+RATE = .03              # at which what is usual follows; at first it is a mean
 FADED = .05             # the least part of the window that a response is divided by
-WEIGHTS = np.array([1.4, -3.6, 7.9, 3.1])        # of the signals, and
-BIAS = 4.4                                  # of 1
+WEIGHTS = np.array([1.3, -4.5, 7.1, 3.6])   # of the signals, and
+BIAS = 3.15                                 # of 1
 
 
 class Confidence:
     """usual (3,): running means of the filter's peak, the sharpness, and the colours' score."""
 
     def __init__(self):
-        self.usual = None
+        self.usual, self.count = None, 0
 
     def signals(self, found):
         """(4,): the logarithm of the peak against the usual one, had it been in the middle of the
@@ -45,9 +45,10 @@ class Confidence:
 
     def follow(self, found):
         """Let what is usual follow what is now seen."""
-        if self.usual is None:
-            self.usual = measured(found)
-        self.usual = self.usual + RATE * (measured(found) - self.usual)
+        self.count += 1
+        values = measured(found)
+        usual = values if self.usual is None else self.usual
+        self.usual = usual + max(RATE, 1 / (self.count + 1)) * (values - usual)
 
 
 def measured(found):

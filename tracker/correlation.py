@@ -35,12 +35,14 @@ CELLS = CROP // STRIDE  # of a crop's side
 LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab
 COLOUR = .3             # the part that the colour histogram has in the response
 GROWTH = 1.04           # the other size that is looked at, in turn larger and smaller
+ANEW = 1.2              # the same while the target is lost
 STAY = .99              # by which its response has to be better
 SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
 LOST, DOUBT = .2, .5    # of confidence: lost below the one; nothing is learned below the other
 LEARN_EVERY, SOLVE_EVERY, STEPS = 2, 5, 5   # frames between samples, between fits; steps of a fit
-SURE, DOUBT, FOUND = .5, .2, .6     # confidence: to learn from a frame, to doubt, to be found again
-PATIENCE = 3            # frames in doubt, one after the other, until the target is lost
+SURE, DOUBT = .2, .06   # confidence: to learn from a frame; to doubt that it is the target
+FOUND, LEAST, EASE = .7, .3, .01    # to have found it again: at first, in the end, less each frame
+PATIENCE, TRIAL = 3, 3  # frames in doubt until the target is lost; without one after it is found
 
 
 @dataclass
@@ -135,7 +137,8 @@ class CorrelationTracker:
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
         self.histogram = ColourHistogram(crop, (height, width)) if self.use_histogram else None
         self.confidence = Confidence()
-        self.lost, self.doubts, self.last_sure = False, 0, (self.centre, self.size)
+        self.lost, self.doubts, self.trial, self.missed = False, 0, 0, 0
+        self.last_sure = self.centre, self.size
 
     @property
     def target_size(self):
@@ -164,7 +167,8 @@ class CorrelationTracker:
         self.age += 1
         scales = (1.,)
         if self.use_scale:
-            scales = 1., GROWTH if self.age % 2 else 1 / GROWTH
+            growth = ANEW if self.lost and self.detector else GROWTH
+            scales = 1., growth if self.age % 2 else 1 / growth
         return self.centre + self.motion, self.size, scales
 
     def decide(self, frame, found):
@@ -174,11 +178,13 @@ class CorrelationTracker:
         if self.lost and self.detector is not None:
             found, confidence = self.detector.look(self, frame, found, confidence)
         self.found = found
-        if self.lost:
-            self.lost = confidence < FOUND
-        else:
+        self.trial = max(self.trial - 1, 0)
+        self.missed = self.missed + 1 if self.lost else 0
+        if self.lost and confidence > max(FOUND - EASE * self.missed, LEAST):
+            self.lost, self.trial = False, TRIAL + 1
+        elif not self.lost:
             self.doubts = self.doubts + 1 if confidence < DOUBT else 0
-            if self.doubts == PATIENCE:
+            if self.doubts == PATIENCE or self.trial and self.doubts:
                 self.lose(frame)
         if not self.lost or self.detector is None:
             self.follow(frame, found, confidence)
@@ -187,15 +193,16 @@ class CorrelationTracker:
     def follow(self, frame, found, confidence):
         """Go to the found place; learn from it where it is sure to be the target."""
         self.move(frame, found)
-        if confidence > SURE:
+        sure = confidence > SURE and not self.trial
+        if sure:
             self.last_sure = self.centre, self.size
             self.confidence.follow(found)
-        if confidence > SURE or not self.gate:
+        if sure or not self.gate:
             self.learn(frame)
 
     def lose(self, frame):
         """The target is lost: back to where it surely was, and look for it from there."""
-        self.lost, self.doubts = True, 0
+        self.lost, self.doubts, self.trial = True, 0, 0
         if self.detector is not None:
             self.centre, self.size = self.last_sure
             self.detector.start(self, frame)

@@ -23,6 +23,7 @@ from tracker.confidence import fade
 LOOKS = 3               # places in each frame
 STEP = 1.5              # from one place of the grid to the next, in sizes of the target
 SIZES = (1., 1.2, 1 / 1.2)      # relative to when it was lost; one round over the grid each
+NEAR, FAR = 1.5, 4.     # sizes from where it is expected; so many times the doubt counts beyond
 OFF = .3                # sizes of the target, from which on a candidate is looked at again
 SAMPLES = 10            # of the frame across the target, for its colours
 
@@ -51,6 +52,9 @@ class Detector:
             again = tracker.search(frame, best.centre + best.shift, size, (1.,))
             if tracker.confidence.of(again) > confidence:
                 best, confidence = again, tracker.confidence.of(again)
+        away = best.centre + best.shift - found.centre
+        if np.hypot(*away) > NEAR * tracker.target_size:    # look-alikes stand all over the frame
+            confidence = max(0., 1 - FAR * (1 - confidence))
         return best, confidence
 
     def _places(self, tracker, frame):

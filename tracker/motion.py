@@ -1,0 +1,307 @@
+"""What the target does next: an LSTM that watches what the correlation tracker sees of it.
+
+    motion = Motion(MotionNetwork.load())
+    motion.start(tracker)               # after tracker.init()
+    guess = motion.step(tracker)        # after each of its updates: a Guess
+
+In every frame the LSTM is told how the box moved and grew and what the filter's answer looked like
+(INPUTS numbers, see signals()). It says where the target's centre will be in the next frame, as a
+Laplace distribution across and one down, how it will grow, and how likely the target is there at
+all. It is trained on what the tracker did on training sequences and rendered scenes with blockers
+in front, so it has seen how targets move on behind things. After Dai et al., LTMU (CVPR 2020).
+"""
+from __future__ import annotations
+
+import json as json_format
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+import minideep
+from minideep import layers, no_grad, ops, optimizers, tensor
+from minideep.models import Model
+from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
+from tracker.boxes import centre, iou
+
+INPUTS, UNITS = 10, 32
+WEIGHTS = Path(__file__).parent / "weights" / "motion.safetensors"
+FARTHEST = 4.           # sizes of the target: further away is no further for the loss
+SURE = .8               # the part of the centres that a Guess's reach holds
+WINDOW, BATCH = 48, 24  # frames, and windows, of a training step
+RATE, CLIP = 4e-3, 1.   # Adam's learning rate at first, the largest gradient norm
+HELD_OUT = 5            # every fifth roll-out is for the reach, none of it is learned from
+SCENES, LENGTH = 14, 60     # rendered scenes, and frames of each
+
+
+# ------------------------------------------------------------------------------- the network
+
+
+class MotionNetwork(Model):
+    """Signals (N, T, INPUTS) and a state to means (N, T, 2) and log-scales (N, T, 2) of the next
+    displacement in sizes of the target, growths (N, T), logits of "it is there" (N, T), and the
+    state after. reach: times a scale, it is half the width of the region that holds the next
+    centre in SURE of the frames."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.lstm = layers.LSTM(UNITS, return_sequences=True, return_state=True)
+        self.head = layers.Dense(6, kernel_initializer="zeros")
+        self.reach = self.add_weight((), "ones", "reach", trainable=False)
+        self.build((None, None, INPUTS))
+
+    def build(self, input_shape):
+        self.lstm.build(input_shape)
+        self.head.build((None, None, UNITS + INPUTS))
+
+    def call(self, x, state=None):
+        h, *state = self.lstm(x, initial_state=state)               # (N, T, UNITS)
+        y = self.head(ops.concatenate([h, x], axis=-1))             # (N, T, 6)
+        return y[..., :2], y[..., 2:4] - 2., y[..., 4], y[..., 5], state
+
+    @classmethod
+    def load(cls, path=None):
+        """The network with the weights in a safetensors file; None: those that come with it."""
+        network = cls()
+        path = WEIGHTS if path is None else Path(path)
+        assign(network.named_weights(), load_arrays(path)[0], str(path))
+        return network
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Of the next frame."""
+
+    shift: np.ndarray       # (2,) of the centre against the box's now, dx, dy in pixels
+    reach: np.ndarray       # (2,) pixels: SURE that the centre is within, across and down
+    growth: float           # of the size, a factor
+    visible: float          # how likely the target is in the box now, 0 to 1
+
+
+class Motion:
+    """The network on one target; see the head of this file."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def start(self, tracker):
+        self.state, self.last, self.lost = None, pose(tracker), 0
+
+    def step(self, tracker):
+        """The Guess after an update of the tracker."""
+        x, self.last, self.lost = signals(tracker, self.last, self.lost)
+        with no_grad():
+            mean, scale, growth, visible, self.state = self.network(tensor(x[None, None]),
+                                                                    self.state)
+        size = tracker.target_size
+        return Guess(mean.numpy()[0, 0] * size,
+                     np.exp(scale.numpy()[0, 0]) * float(self.network.reach.numpy()) * size,
+                     math.exp(float(np.clip(growth.numpy()[0, 0], -.1, .1))),
+                     float(ops.sigmoid(visible).numpy()[0, 0]))
+
+
+def pose(tracker):
+    return tracker.centre.copy(), tracker.size
+
+
+def signals(tracker, last, lost):
+    """((INPUTS,) float32, pose, frames that the target is lost) after an update; last, lost: the
+    pose and the frames after the update before.
+
+    The box's displacement in sizes of the target and the logarithm of its growth; the four of
+    tracker.confidence.Confidence.signals; the confidence that follows from them; is the target
+    said to be lost, and how long already."""
+    lost = lost + 1 if tracker.lost else 0
+    moved = (tracker.centre - last[0]) / tracker.target_size
+    seen = tracker.confidence.signals(tracker.found)
+    x = [*np.clip(moved, -2, 2), math.log(tracker.size / last[1]), *seen,
+         tracker.confidence.of(tracker.found), float(tracker.lost), math.log1p(lost) / 3]
+    return np.array(x, np.float32), pose(tracker), lost
+
+
+# ------------------------------------------------------------------------------- roll-outs
+
+
+def roll_out(tracker, frames, boxes, sight):
+    """What a tracker does on frames whose true boxes (n, 4) are known, from the first one on.
+
+    sight (n,): the part of the target that is to be seen. -> {"x": (n - 1, INPUTS) signals,
+    "shift": (n - 1, 2) from the box's centre to the true one of the next frame, in sizes,
+    "growth": (n - 1,), "there": (n - 1,) 1 where the box is on the target, 0 where it is on nothing
+    of it; nan where that is not known}, of the frames 1 to n - 1."""
+    frames = iter(frames)
+    tracker.init(next(frames), boxes[0])
+    last, lost, rows, said = pose(tracker), 0, [], []
+    for frame in frames:
+        tracker.update(frame)
+        x, last, lost = signals(tracker, last, lost)
+        rows.append(x)
+        said.append(tracker.box)
+    said = np.array(said)
+    size = np.sqrt(said[:, 2:].prod(1))
+    shift, growth = np.full((len(said), 2), np.nan), np.full(len(said), np.nan)
+    shift[:-1] = (centre(boxes[2:]) - centre(said[:-1])) / size[:-1, None]
+    growth[:-1] = np.log(np.sqrt(boxes[2:, 2:].prod(1)) / size[:-1])
+    overlap, seen = np.nan_to_num(iou(said, boxes[1:])), np.nan_to_num(sight[1:])
+    there = np.where((overlap > .5) & (seen > .5), 1., np.where((overlap < .05) | (seen < .1), 0.,
+                                                                np.nan))
+    return {"x": np.array(rows), "shift": shift, "growth": growth, "there": there}
+
+
+def rendered(number, photos):
+    """Scene `number`: frames (n, SIDE, SIDE, 3), boxes (n, 4) in them, how much is visible (n,)."""
+    from tracker.synthetic import SIDE, Scene
+    rng = np.random.default_rng([7, number])
+    scene = Scene(rng, photos, range(LENGTH), .9)
+    camera, looks = scene.path[0], []
+    for t in range(LENGTH):                     # the camera follows the target, late
+        camera = camera + .3 * (scene.path[t] - camera)
+        looks.append(scene.look(t, np.round(camera - SIDE / 2), covered=t > 0))
+    frames, boxes, seen = zip(*looks)
+    return frames, np.array(boxes, float), np.array(seen, float)
+
+
+def passes(data):
+    """{name: function that gives frames, boxes, sight} of all that is rolled out over."""
+    from tracker.occlusions import cases
+    from tracker.synthetic import load_photos, procedural_photo
+    from tracker.training import check_data
+    from tracker.sequences import find_sequences
+    folders, found = check_data(data), {}
+    if folders["train"]:
+        for _, sequence, _, sight in cases(find_sequences(folders["train"])):
+            if sequence.present[0]:             # the one with blockers comes last, and stays
+                found[sequence.name] = (
+                    lambda s=sequence, sight=sight: (s.frames, s.boxes, sight))
+    photos = []
+
+    def scene(number):
+        if not photos:
+            rng = np.random.default_rng(0)
+            photos.extend(load_photos(folders["photos"])[::10] if folders["photos"] else
+                          [procedural_photo(rng) for _ in range(40)])
+        return rendered(number, photos)
+    found.update({f"scene-{n:02d}": lambda n=n: scene(n) for n in range(SCENES)})
+    return found
+
+
+# ------------------------------------------------------------------------------- training
+
+
+def batch_of(rng, rolls):
+    """BATCH windows of roll-outs, mirrored and turned at random: x (N, T, INPUTS), shift (N, T, 2),
+    growth (N, T), there (N, T); nan beyond the end."""
+    x = np.zeros((BATCH, WINDOW, INPUTS), np.float32)
+    shift = np.full((BATCH, WINDOW, 2), np.nan, np.float32)
+    growth, there = (np.full((BATCH, WINDOW), np.nan, np.float32) for _ in range(2))
+    lengths = np.array([len(r["x"]) for r in rolls], float)
+    for i, number in enumerate(rng.choice(len(rolls), BATCH, p=lengths / lengths.sum())):
+        roll = rolls[number]
+        start = rng.integers(0, max(len(roll["x"]) - WINDOW // 2, 1))
+        part = {key: value[start:start + WINDOW] for key, value in roll.items()}
+        n, axes, signs = len(part["x"]), rng.permutation(2), rng.choice([-1, 1], 2)
+        x[i, :n] = part["x"]
+        x[i, :n, :2] = part["x"][:, axes] * signs
+        shift[i, :n] = part["shift"][:, axes] * signs
+        growth[i, :n], there[i, :n] = part["growth"], part["there"]
+    return x, shift, growth, there
+
+
+def motion_loss(network, x, shift, growth, there):
+    """The mean over the frames that are known of: Laplace's negative log-likelihood of the
+    displacement, 10·smooth L1 of the growth, the cross-entropy of "it is there"."""
+    mean, scale, grown, visible, _ = network(tensor(x))
+    known = np.isfinite(shift).all(-1)
+    weight = tensor((known / max(known.sum(), 1)).astype("float32"))
+    target = tensor(np.clip(np.nan_to_num(shift), -FARTHEST, FARTHEST).astype("float32"))
+    likelihood = (ops.abs(target - mean) * ops.exp(-scale) + scale).sum(axis=-1)
+    error = grown - tensor(np.clip(np.nan_to_num(growth), -.3, .3).astype("float32"))
+    loss = ((likelihood + 10 * (ops.sqrt(error * error + 1e-4) - .01)) * weight).sum()
+    told = np.isfinite(there)
+    truth = np.nan_to_num(there).astype("float32")
+    # log(1 + e^v) - truth·v, weighed so that both kinds count the same
+    part = truth[told].mean() if told.any() else .5
+    each = np.where(told, np.where(truth > .5, .5 / max(part, .05), .5 / max(1 - part, .05)), 0)
+    entropy = ops.softplus(visible) - tensor(truth) * visible
+    return loss + (entropy * tensor((each / max(told.sum(), 1)).astype("float32"))).sum()
+
+
+def fit(rolls, seed=0, steps=800, report=None):
+    """A MotionNetwork trained on roll-outs; its reach is set by those held out."""
+    minideep.seed(seed)
+    network = MotionNetwork()
+    held = rolls[::HELD_OUT] if len(rolls) >= HELD_OUT else rolls
+    learned = [r for i, r in enumerate(rolls) if i % HELD_OUT] if len(rolls) >= HELD_OUT else rolls
+    optimizer = optimizers.Adam(optimizers.schedules.CosineDecay(RATE, steps, alpha=.02),
+                                global_clipnorm=CLIP)
+    for step in range(steps):
+        batch = batch_of(np.random.default_rng([seed, step]), learned)
+        loss = motion_loss(network, *batch)
+        loss.backward()
+        optimizer.step([w for w in network.parameters() if w.requires_grad])
+        if report:
+            report(step + 1, loss.item())
+    needed = np.concatenate([reaches(network, roll) for roll in held])
+    assign({"reach": network.reach}, {"reach": np.array(np.quantile(needed, SURE), np.float32)})
+    return network
+
+
+def reaches(network, roll):
+    """How far, in scales of the network's Laplace, the truth was: the larger of both axes (m,)."""
+    with no_grad():
+        mean, scale, *_ = network(tensor(roll["x"][None]))
+    known = np.isfinite(roll["shift"]).all(1)
+    far = np.abs(roll["shift"] - mean.numpy()[0]) / np.exp(scale.numpy()[0])
+    return far[known].max(1)
+
+
+def train_command(data, output, steps=800, seed=0, resume=False, json=None):
+    """`python -m tracker train motion`: roll the tracker out, which takes minutes, then train, which
+    takes less; writes motion.safetensors and its card motion.json into the folder `output`.
+
+    Each roll-out is kept in output/rollouts; with resume those that are there are not made again,
+    and the weights are the same to the bit as without an interruption."""
+    from tracker.correlation import CorrelationTracker
+    work, folder, begun = passes(data), Path(output) / "rollouts", time.monotonic()
+    if folder.exists() and not resume:
+        raise FileExistsError(f"{folder} is there already: go on from it with --resume, or give "
+                              "another --output")
+    tracker, rolls = None, []
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
+        task = bar.add_task("", total=len(work))
+        for name, make in work.items():
+            path = folder / f"{name}.safetensors"
+            bar.update(task, description=f"roll-out over {name}")
+            if not path.exists():
+                tracker = tracker or CorrelationTracker.load()
+                save_arrays(path, roll_out(tracker, *make()))
+            rolls.append(load_arrays(path)[0])
+            bar.update(task, advance=1)
+        task, curve = bar.add_task("training", total=steps), []
+
+        def report(step, loss):
+            curve.append(loss)
+            bar.update(task, completed=step, description=f"loss {np.mean(curve[-50:]):.3f}")
+
+        network = fit(rolls, seed, steps, report)
+    frames = sum(len(roll["x"]) for roll in rolls)
+    path = Path(output) / "motion.safetensors"
+    save_arrays(path, network.named_weights(), step=steps, seed=seed)
+    card = {
+        "about": "Weights of tracker.motion.MotionNetwork, trained from random numbers by minideep "
+                 "alone on what the correlation tracker did.",
+        "weights": network.count_params(), "steps": steps, "seed": seed,
+        "command": f"python -m tracker train motion DATA --steps {steps} --seed {seed}",
+        "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES,
+                 "of them for the reach alone": f"every {HELD_OUT}th"},
+        "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}
+                  for i in range(49, steps, max(steps // 10, 1))]}
+    atomic_write(Path(output) / "motion.json", (json_format.dumps(card, indent=1) + "\n").encode())
+    result = {"weights": str(path), "frames": frames, "seconds": time.monotonic() - begun}
+    print(f"written: {path} after {steps} steps on {frames} frames")
+    if json:
+        Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result

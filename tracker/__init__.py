@@ -20,6 +20,9 @@ class State:
     box: tuple[float, float, float, float]  # x, y, w, h in pixels
     confidence: float                       # 0 (a guess) to 1 (certain)
     lost: bool                              # True: the box is only the last good one
+    predicted: tuple[float, float, float, float] | None = None  # the box in the next frame
+    reach: tuple[float, float] | None = None    # pixels: within so much of predicted's centre,
+    #                                             across and down, the target's is in 80 % of frames
 
 
 class Tracker(Protocol):

@@ -16,7 +16,7 @@ from tracker.opencv import import_cv2
 FOUND = (80, 220, 60)       # BGR: green
 LOST = (50, 50, 255)        # red
 TRUTH = (255, 255, 255)     # white, with black dashes between
-TRAIL = (0, 200, 255)       # amber
+TRAIL = (0, 200, 255)       # amber; also what is only predicted
 
 
 def legible_scale(size):
@@ -41,6 +41,8 @@ def annotate(frame, state, number, truth=None, trail=(), scale=1):
         cv2.polylines(image, [points], False, TRAIL, max(thick - 1, 1), cv2.LINE_AA)
     if truth is not None and np.isfinite(truth).all():
         _dashed(image, np.array(truth) * scale, thick)
+    if state.lost and state.predicted is not None:
+        _dashed(image, np.array(state.predicted) * scale, thick, TRAIL)
     colour = LOST if state.lost else FOUND
     if np.isfinite(state.box).all():
         box = np.array(state.box) * scale
@@ -108,8 +110,8 @@ def _label(image, text, x, y, colour, above=False):
                 thick, cv2.LINE_AA)
 
 
-def _dashed(image, box, thick, dash=6):
-    """A rectangle of white and black dashes, which shows on any ground."""
+def _dashed(image, box, thick, colour=TRUTH, dash=6):
+    """A rectangle of dashes, of the colour and black by turns: it shows on any ground."""
     cv2 = import_cv2()
     x, y, w, h = box
     corners = np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h), (x, y)])
@@ -117,7 +119,7 @@ def _dashed(image, box, thick, dash=6):
         dashes = max(round(np.hypot(*(end - start)) / dash / 2), 1)
         stops = _pixels(np.linspace(start, end, 2 * dashes + 1)).tolist()
         for i, (a, b) in enumerate(pairwise(stops)):
-            cv2.line(image, a, b, (0, 0, 0) if i % 2 else TRUTH, thick)
+            cv2.line(image, a, b, (0, 0, 0) if i % 2 else colour, thick)
 
 
 def _pixels(points):

@@ -265,6 +265,7 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
     Each roll-out is kept in output/rollouts; with resume those that are there are not made again,
     and the weights are the same to the bit as without an interruption."""
     from tracker.correlation import CorrelationTracker
+    from tracker.features import FeatureNetwork
     work, folder, begun = passes(data), Path(output) / "rollouts", time.monotonic()
     if folder.exists() and not resume:
         raise FileExistsError(f"{folder} is there already: go on from it with --resume, or give "
@@ -276,7 +277,8 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
             path = folder / f"{name}.safetensors"
             bar.update(task, description=f"roll-out over {name}")
             if not path.exists():
-                tracker = tracker or CorrelationTracker.load()
+                tracker = tracker or CorrelationTracker(FeatureNetwork.load(), gate=True,
+                                                        redetect=True)
                 save_arrays(path, roll_out(tracker, *make()))
             rolls.append(load_arrays(path)[0])
             bar.update(task, advance=1)

@@ -22,12 +22,12 @@ def panels(w, blocks=1):
     k, columns = w.shape
     units = columns // blocks
     lines = -(-units // LANES)
+    w = w.reshape(k, blocks, units)
     packed = np.zeros((lines, blocks, k, LANES), np.float32)
-    for block in range(blocks):
-        for line in range(lines):
-            first, last = line * LANES, min((line + 1) * LANES, units)
-            part = w[:, block * units + first : block * units + last]
-            packed[line, block, :, : part.shape[1]] = part
+    whole = units - units % LANES
+    packed[: whole // LANES] = w[:, :, :whole].reshape(k, blocks, -1, LANES).transpose(2, 1, 0, 3)
+    if whole < units:
+        packed[-1, :, :, : units - whole] = w[:, :, whole:].transpose(1, 0, 2)
     return packed.reshape(-1)
 
 

@@ -16,19 +16,23 @@ from kernels.ladder import ladder
 
 
 @ladder
-def lstm(xw, h0, c0, R, mask=None, gate=None):
-    """All states (2, N, T, U), [0] is h and [1] is c. Raises ValueError for shapes that clash."""
+def lstm(xw, h0, c0, R, mask=None, gate=None, keep=False):
+    """All states (2, N, T, U), [0] is h and [1] is c. Raises ValueError for shapes that clash.
+
+    keep: returns (states, gates), where gates (N, T, 4U) are i, f, ĉ and o after σ and tanh, zeros
+    at masked steps: for `lstm_grad`, which computes them again otherwise.
+    """
     gate = recurrent.check(
         gate, mask, h0=(h0, "NU"), c0=(c0, "NU"), xw=(xw, ("N", "T", "4U")), R=(R, ("U", "4U"))
     )
-    return xw, h0, c0, R, mask, gate
+    return xw, h0, c0, R, mask, gate, bool(keep)
 
 
 @ladder
-def lstm_grad(g, states, xw, h0, c0, R, mask=None, gate=None):
+def lstm_grad(g, states, xw, h0, c0, R, mask=None, gate=None, gates=None):
     """Gradients of Σ g·lstm(xw, h0, c0, R): returns (dxw, dh0, dc0, dR).
 
-    g (2, N, T, U); states is what lstm returned.
+    g (2, N, T, U); states, and gates where they were kept, are what lstm returned.
     """
     gate = recurrent.check(
         gate,
@@ -39,8 +43,9 @@ def lstm_grad(g, states, xw, h0, c0, R, mask=None, gate=None):
         R=(R, ("U", "4U")),
         states=(states, (2, "N", "T", "U")),
         g=(g, (2, "N", "T", "U")),
+        **({} if gates is None else {"gates": (gates, ("N", "T", "4U"))}),
     )
-    return g, states, xw, h0, c0, R, mask, gate
+    return g, states, xw, h0, c0, R, mask, gate, gates
 
 
 # The rungs, from the formula upward.

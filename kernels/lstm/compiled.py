@@ -1,14 +1,15 @@
 """Compiled: samples go through all steps in one kernel, whose weights stay in the cache.
 
 See `kernels.cells`. Forward, a line of 16 units at a time: four products, then the cell on what is
-still in the cache. Backward, the gates of all N·T steps come back from one matrix product, as in
-the array rung; the loop over the steps is the kernel's.
+still in the cache. Backward needs the gates: where the forward call has not kept them, it is made
+again.
 
 float32 only. Absolute error of a state after T steps about T·1e-7.
 """
 
 import numpy as np
 
+from kernels import memory
 from kernels.cells import (
     copy_rows,
     limits,
@@ -26,44 +27,46 @@ from kernels.recurrent import before, rows
 
 
 @rung(lstm, device="cpu", why="one kernel for all steps; weights and states stay in the cache")
-def compiled(xw, h0, c0, R, mask, gate):
+def compiled(xw, h0, c0, R, mask, gate, keep):
     n, steps, _ = xw.shape
-    states = np.empty((2, n, steps, h0.shape[1]), np.float32)
+    states = memory.empty((2, n, steps, h0.shape[1]))
+    gates = memory.empty(xw.shape if keep else (0,))
     flat = (plain(a).reshape(-1) for a in (xw, h0, c0))
-    _forward(*flat, panels(R, 4), masks(mask, n, steps), states, states.reshape(-1), split(n))
-    return states
+    out = states, states.reshape(-1), gates.reshape(-1)
+    _forward(*flat, panels(R, 4), masks(mask, n, steps), *out, keep, split(n))
+    return (states, gates) if keep else states
 
 
-@rung(lstm_grad, device="cpu", why="one kernel for all steps backward, matrix products around it")
-def compiled(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
+@rung(lstm_grad, device="cpu", why="one kernel for all steps backward, then dR as one product")
+def compiled(g, states, xw, h0, c0, R, mask, gate, gates):  # noqa: F811
+    if gates is None:
+        _, gates = lstm.rungs["compiled"](xw, h0, c0, R, mask, gate, True)
     n, steps, _ = xw.shape
-    h_before, c_before = before(np, states[0], h0), before(np, states[1], c0)
-    da = (rows(h_before) @ R).reshape(xw.shape)  # (N, T, 4U)
-    da += xw
+    da = memory.empty(xw.shape)
     dh, dc = np.empty(h0.shape, np.float32), np.empty(c0.shape, np.float32)
-    flat = (plain(a).reshape(-1) for a in (g, states, c_before))
-    backward = panels(R.T)
-    _backward(
-        *flat, backward, masks(mask, n, steps), da.reshape(-1), dh, dc, *limits(gate), split(n)
-    )
-    return da, dh, dc, rows(h_before).T @ rows(da)
+    flat = (plain(a).reshape(-1) for a in (g, states, c0, gates))
+    results = da.reshape(-1), dh, dc
+    _backward(*flat, panels(R.T), masks(mask, n, steps), *results, *limits(gate), split(n))
+    return da, dh, dc, rows(before(np, states[0], h0)).T @ rows(da)
 
 
 @lstm.rungs["compiled"].needs
-def _(xw, h0, c0, R, mask, gate):
+def _(xw, h0, c0, R, mask, gate, keep):
     return float32_only(xw, h0, c0, R)
 
 
 @lstm_grad.rungs["compiled"].needs
-def _(g, states, xw, h0, c0, R, mask, gate):
-    return float32_only(xw, g, states, h0, c0, R)
+def _(g, states, xw, h0, c0, R, mask, gate, gates):
+    kept = () if gates is None else (gates,)
+    return float32_only(xw, g, states, h0, c0, R, *kept)
 
 
 @jit(parallel=True)
-def _forward(xw, h0, c0, panel, mask, states, out, parts):
+def _forward(xw, h0, c0, panel, mask, states, out, gates, keep, parts):
     _, n, steps, units = states.shape
     lines = (units + 15) // 16
     width, plane = lines * 16, n * steps * units
+    zero = simd.zeros(xw)
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
@@ -86,6 +89,7 @@ def _forward(xw, h0, c0, panel, mask, states, out, parts):
                 for row in range(samples):
                     at = row * width + u
                     h_line, c_line = simd.load(h, at), simd.load(c, at)
+                    i = f = candidate = o = zero
                     if mask[first + row, t]:
                         i = simd.sigmoid(simd.load(a, row * 16))
                         f = simd.sigmoid(simd.load(a, (padded + row) * 16))
@@ -98,12 +102,17 @@ def _forward(xw, h0, c0, panel, mask, states, out, parts):
                     to = ((first + row) * steps + t) * units + u
                     simd.put(out, to, h_line, count)
                     simd.put(out, plane + to, c_line, count)
+                    if keep:
+                        to = ((first + row) * steps + t) * 4 * units + u
+                        simd.put(gates, to, i, count)
+                        simd.put(gates, to + units, f, count)
+                        simd.put(gates, to + 2 * units, candidate, count)
+                        simd.put(gates, to + 3 * units, o, count)
             h, new = new, h
 
 
 @jit(parallel=True)
-def _backward(g, states, c_before, panel, mask, a, dh0, dc0, scale, limit, parts):
-    """a: pre-activations of all steps (N, T, 4U), flat; becomes their gradient."""
+def _backward(g, states, c0, gates, panel, mask, dxw, dh0, dc0, scale, limit, parts):
     n, steps = mask.shape
     units = dh0.shape[1]
     lines = (units + 15) // 16
@@ -122,20 +131,24 @@ def _backward(g, states, c_before, panel, mask, a, dh0, dc0, scale, limit, parts
                 for u in range(0, units, 16):
                     count, at = min(16, units - u), row * width + u
                     state = ((first + row) * steps + t) * units + u
-                    gates = ((first + row) * steps + t) * 4 * units + u
+                    to = ((first + row) * steps + t) * 4 * units + u
                     mine = row * 4 * units + u
                     dh_line = simd.load(dh, at) + simd.get(g, state, count)
                     dc_line = simd.load(dc, at) + simd.get(g, plane + state, count)
                     di = df = d_candidate = do = zero
                     if here:
-                        i = simd.sigmoid(simd.get(a, gates, count))
-                        f = simd.sigmoid(simd.get(a, gates + units, count))
-                        candidate = simd.tanh(simd.get(a, gates + 2 * units, count))
-                        o = simd.sigmoid(simd.get(a, gates + 3 * units, count))
+                        i = simd.get(gates, to, count)
+                        f = simd.get(gates, to + units, count)
+                        candidate = simd.get(gates, to + 2 * units, count)
+                        o = simd.get(gates, to + 3 * units, count)
+                        if t > 0:
+                            c_before = simd.get(states, plane + state - units, count)
+                        else:
+                            c_before = simd.get(c0, (first + row) * units + u, count)
                         squashed = simd.tanh(simd.get(states, plane + state, count))
                         dc_line = simd.fma(dh_line * o, one - squashed * squashed, dc_line)
                         di = dc_line * candidate * i * (one - i)
-                        df = dc_line * simd.get(c_before, state, count) * f * (one - f)
+                        df = dc_line * c_before * f * (one - f)
                         d_candidate = dc_line * i * (one - candidate * candidate)
                         do = dh_line * squashed * o * (one - o)
                         dc_line = dc_line * f
@@ -145,10 +158,10 @@ def _backward(g, states, c_before, panel, mask, a, dh0, dc0, scale, limit, parts
                     simd.put(da, mine + units, df, count)
                     simd.put(da, mine + 2 * units, d_candidate, count)
                     simd.put(da, mine + 3 * units, do, count)
-                    simd.put(a, gates, di, count)
-                    simd.put(a, gates + units, df, count)
-                    simd.put(a, gates + 2 * units, d_candidate, count)
-                    simd.put(a, gates + 3 * units, do, count)
+                    simd.put(dxw, to, di, count)
+                    simd.put(dxw, to + units, df, count)
+                    simd.put(dxw, to + 2 * units, d_candidate, count)
+                    simd.put(dxw, to + 3 * units, do, count)
             for line in range(lines):
                 back[:] = 0
                 product(back, padded, da, 4 * units, 4 * units, panel, line * 4 * units * 16)

@@ -137,7 +137,7 @@ def _back(g, states, gates, c0, R, mask, dxw, dh, dc, scale, t):
 
 
 @rung(lstm, device="cuda", why="a step is one launch: the product and the gates together")
-def cuda_numba(xw, h0, c0, R, mask, gate):
+def cuda_numba(xw, h0, c0, R, mask, gate, keep):
     xp = array_module(xw, h0, c0, R)
     xw, h0, c0, R = (xp.ascontiguousarray(a) for a in (xw, h0, c0, R))
     n, steps, _ = xw.shape
@@ -150,7 +150,7 @@ def cuda_numba(xw, h0, c0, R, mask, gate):
 
 
 @rung(lstm_grad, device="cuda", why="a step is one launch here too, and the gates are another")
-def cuda_numba(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
+def cuda_numba(g, states, xw, h0, c0, R, mask, gate, gates):  # noqa: F811
     xp = array_module(g, states, xw, h0, c0, R)
     g, states, xw = (xp.ascontiguousarray(a) for a in (g, states, xw))
     h0, c0, R = (xp.ascontiguousarray(a) for a in (h0, c0, R))
@@ -168,12 +168,12 @@ def cuda_numba(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
 
 
 @lstm.rungs["cuda_numba"].needs
-def _(xw, h0, c0, R, mask, gate):
-    return usable(xw, h0, c0, R)
+def _(xw, h0, c0, R, mask, gate, keep):
+    return "does not keep the gates" if keep else usable(xw, h0, c0, R)
 
 
 @cuda_numba.needs
-def _(g, states, xw, h0, c0, R, mask, gate):
+def _(g, states, xw, h0, c0, R, mask, gate, gates):
     if gate is not None and gate[1] is not None:
         return "the norm limit of the gradient gate needs all units of a sample at once"
     if xw.shape[1] >= 2**16:

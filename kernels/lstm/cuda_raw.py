@@ -12,7 +12,7 @@ _cu = cuda.module(__file__, "lstm.cu")
 
 
 @rung(lstm, device="cuda", why="compiled ahead of its launches, which a short step waits for")
-def cuda_raw(xw, h0, c0, R, mask, gate):
+def cuda_raw(xw, h0, c0, R, mask, gate, keep):
     n, steps, _ = xw.shape
     units = h0.shape[1]
     states = cuda.empty((2, n, steps, units), like=xw)
@@ -23,7 +23,7 @@ def cuda_raw(xw, h0, c0, R, mask, gate):
 
 
 @rung(lstm_grad, device="cuda", why="and it has the gradient gate's limit")
-def cuda_raw(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
+def cuda_raw(g, states, xw, h0, c0, R, mask, gate, gates):  # noqa: F811
     xp = array_module(xw)
     n, steps, _ = xw.shape
     units = h0.shape[1]
@@ -45,10 +45,10 @@ def cuda_raw(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
 
 
 @lstm.rungs["cuda_raw"].needs
-def _(xw, h0, c0, R, mask, gate):
-    return cuda.usable(xw, h0, c0, R)
+def _(xw, h0, c0, R, mask, gate, keep):
+    return "does not keep the gates" if keep else cuda.usable(xw, h0, c0, R)
 
 
 @cuda_raw.needs
-def _(g, states, xw, h0, c0, R, mask, gate):
+def _(g, states, xw, h0, c0, R, mask, gate, gates):
     return cuda.usable(g, states, xw, h0, c0, R)

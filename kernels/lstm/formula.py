@@ -8,9 +8,9 @@ from kernels.recurrent import sigmoid, through_gate
 
 
 @rung(lstm, device="cpu", why="the formula, one sample and one step at a time")
-def formula(xw, h0, c0, R, mask, gate):
+def formula(xw, h0, c0, R, mask, gate, keep):
     samples, steps, _ = xw.shape
-    states = np.zeros((2, samples, steps, h0.shape[1]), xw.dtype)
+    states, gates = np.zeros((2, samples, steps, h0.shape[1]), xw.dtype), np.zeros_like(xw)
     for n in range(samples):
         h, c = h0[n], c0[n]
         for t in range(steps):
@@ -18,12 +18,13 @@ def formula(xw, h0, c0, R, mask, gate):
                 i, f, candidate, o = _cell(xw[n, t], h, R)
                 c = f * c + i * candidate
                 h = o * np.tanh(c)
+                gates[n, t] = np.concatenate([i, f, candidate, o])
             states[0, n, t], states[1, n, t] = h, c
-    return states
+    return (states, gates) if keep else states
 
 
 @rung(lstm_grad, device="cpu", why="the chain rule, one sample and one step at a time")
-def formula(g, states, xw, h0, c0, R, mask, gate):  # noqa: F811
+def formula(g, states, xw, h0, c0, R, mask, gate, gates):  # noqa: F811
     dxw, dh0, dc0, dR = (np.zeros_like(a) for a in (xw, h0, c0, R))
     hs, cs = states
     for n in range(xw.shape[0]):

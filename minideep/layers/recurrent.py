@@ -81,8 +81,7 @@ class _Cell(Layer):
 
     def project(self, x):
         """x W + b, for one step (N, I) or all (N, T, I)."""
-        y = x @ self.kernel
-        return y if self.bias is None else y + self.bias
+        return x @ self.kernel if self.bias is None else ops.affine(x, self.kernel, self.bias)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], self.units
@@ -158,8 +157,9 @@ class GRUCell(_Cell):
         return (2, width) if self.reset_after else (width,), self.bias_initializer
 
     def project(self, x):
-        y = x @ self.kernel
-        return y if self.bias is None else y + (self.bias[0] if self.reset_after else self.bias)
+        if self.bias is None:
+            return x @ self.kernel
+        return ops.affine(x, self.kernel, self.bias[0] if self.reset_after else self.bias)
 
     def recurrent_bias(self, like):
         if self.reset_after and self.bias is not None:
@@ -234,7 +234,9 @@ class RNN(Layer):
             drop = self.cell.dropout_masks(x[:, 0])[0] if training else None
             x = x if drop is None else x * drop[:, None]
             sequences = self.cell.scan(x, states, mask, self.gradient_gate)
-            outputs, states = sequences[0], [s[:, -1] for s in sequences]
+            outputs = sequences[0]
+            if self.return_state or self.stateful:
+                states = [s[:, -1] for s in sequences]
             if mask is not None and started_elsewhere:  # before a first step there is no output
                 begun = array_module(mask).cumsum(mask, axis=1) > 0
                 outputs = ops.where(begun[..., None], outputs, 0.0)

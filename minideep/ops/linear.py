@@ -1,6 +1,7 @@
 """Products of matrices and tensors, and the two-dimensional Fourier transform of real images."""
 
 import builtins
+import math
 import string
 
 import numpy as np
@@ -13,12 +14,13 @@ from minideep.ops.reduce import sum
 from minideep.ops.shape import broadcast_to, expand_dims, reshape, sum_to, swapaxes
 from minideep.tensor import Tensor, tensor
 
-__all__ = "einsum irfft2 matmul rfft2".split()
+__all__ = "affine einsum irfft2 matmul rfft2".split()
 
 
 @op(elementwise=True)
 def _matmul(a, b):
-    if a.ndim == 2 == b.ndim and len(a) * b.shape[1] > memory.SMALL and type(a) is type(b) is np.ndarray:
+    large = a.ndim == 2 == b.ndim and len(a) * b.shape[1] * a.itemsize > memory.SMALL
+    if large and type(a) is type(b) is np.ndarray:
         return np.matmul(a, b, out=memory.empty((len(a), b.shape[1]), np.result_type(a, b)))
     return a @ b
 
@@ -39,7 +41,30 @@ def matmul(a, b):
             _matmul(a, expand_dims(b, 1)), shape=a.shape[:-1])
     if a.ndim == 1:
         return reshape(_matmul(expand_dims(a, 0), b), shape=b.shape[:-2] + b.shape[-1:])
+    if a.ndim > 2 == b.ndim:  # one product: a stack of small ones, and of gradients, takes longer
+        rows = reshape(a, shape=(math.prod(a.shape[:-1]), a.shape[-1]))
+        return reshape(_matmul(rows, b), shape=a.shape[:-1] + b.shape[1:])
     return _matmul(a, b)
+
+
+@op
+def _affine(x, w, b):
+    y = _matmul.forward(x, w)
+    if y.dtype != b.dtype:
+        return y + b
+    y += b
+    return y
+
+
+_affine.vjp(x=lambda g, w: _matmul(g, swapaxes(conj(w), -1, -2)),
+            w=lambda g, x: _matmul(swapaxes(conj(x), -1, -2), g),
+            b=lambda g: sum(g, axis=0))
+
+
+def affine(x, w, b):
+    """x w + b as one op, which adds b where the product lies: x (..., I), w (I, K), b (K,)."""
+    rows = reshape(x, shape=(math.prod(x.shape[:-1]), x.shape[-1]))
+    return reshape(_affine(rows, w, b), shape=x.shape[:-1] + w.shape[1:])
 
 
 @op

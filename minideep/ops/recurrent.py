@@ -7,7 +7,7 @@ where it is False, the state is carried over unchanged.
 """
 
 import kernels
-from kernels.backend import array_module as module
+from kernels.backend import array_module as module, device_of
 from minideep.autograd import op
 from minideep.mode import grad_enabled
 from minideep.ops.elementwise import sigmoid, sqrt, tanh, where
@@ -110,16 +110,20 @@ def _mask(mask, xw):
 # -------------------------------------------------------------------------------------------- LSTM
 
 @op
-def _lstm(xw, h0, c0, R, *, mask, gate):
-    return kernels.lstm(xw, h0, c0, R, mask, gate)  # (2, N, T, U): h and c
+def _lstm(xw, h0, c0, R, *, mask, gate, kept):
+    if kept is None:
+        return kernels.lstm(xw, h0, c0, R, mask, gate)  # (2, N, T, U): h and c
+    states, kept["gates"] = kernels.lstm(xw, h0, c0, R, mask, gate, keep=True)
+    return states
 
 
 @_lstm.joint_vjp
-def _lstm_vjp(g, y, xw, h0, c0, R, mask, gate):
+def _lstm_vjp(g, y, xw, h0, c0, R, mask, gate, kept):
     if grad_enabled():
         return vjp_by_recomputing(lambda *a: _lstm_in_ops(*a, mask, gate), (xw, h0, c0, R), g)[0]
     arrays = (t.data for t in (g, y, xw, h0, c0, R))
-    return [Tensor(a) for a in kernels.lstm_grad(*arrays, mask, gate)]
+    gates = None if kept is None else kept.pop("gates", None)  # once: then computed again
+    return [Tensor(a) for a in kernels.lstm_grad(*arrays, mask, gate, gates)]
 
 
 def _lstm_in_ops(xw, h, c, R, mask, gate):
@@ -143,7 +147,8 @@ def lstm(xw, h0, c0, R, mask=None, gate=None):
 
     xw (N, T, 4U), h0, c0 (N, U), R (U, 4U). Returns all h and all c, each (N, T, U).
     """
-    states = _lstm(xw, h0, c0, R, mask=_mask(mask, xw), gate=check_gate(gate))
+    kept = {} if grad_enabled() and device_of(xw.data) == "cpu" else None
+    states = _lstm(xw, h0, c0, R, mask=_mask(mask, xw), gate=check_gate(gate), kept=kept)
     return states[0], states[1]
 
 

@@ -62,6 +62,10 @@ def cell_cases():
                 states = kernels.ladders()[cell](*inputs, mask, gate)
                 g = rng.standard_normal(states.shape)
                 yield cell + "_grad", (g, states, *inputs, mask, gate)
+                if cell == "lstm":
+                    yield cell, (*inputs, mask, gate, True)
+                    _, gates = kernels.lstm(*inputs, mask, gate, keep=True)
+                    yield cell + "_grad", (g, states, *inputs, mask, gate, gates)
 
 
 def softmax_cases():

@@ -47,6 +47,9 @@ def test_every_rung_equals_the_formula(cell, n, t, u, masked, gate, seed):
     states = check_rungs(forward, *arguments, mask, gate)
     g = np.random.default_rng(seed + 1).standard_normal(states.shape)
     check_rungs(backward, g, states, *arguments, mask, gate, tolerance32=1e-4)
+    if cell == "lstm":
+        states, gates = check_rungs(forward, *arguments, mask, gate, keep=True)
+        check_rungs(backward, g, states, *arguments, mask, gate, gates, tolerance32=1e-4)
 
 
 @pytest.mark.parametrize("masked", [False, True])

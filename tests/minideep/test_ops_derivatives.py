@@ -381,6 +381,13 @@ def _(draw):
     return ops.matmul, [values(draw, s) for s in shapes]
 
 
+@case("affine")
+def _(draw):
+    n, i, k = (draw(st.integers(0, 3)) for _ in range(3))
+    steps = draw(st.sampled_from([(), (1,), (2,)]))
+    return ops.affine, [values(draw, s) for s in ((n, *steps, i), (i, k), (k,))]
+
+
 EINSUMS = ["ij,jk->ik", "ij->ji", "ij->", "ij->j", "ij,ij->i", "ij,kj", "bij,bjk->bik", "i,j->ij",
            "ijk,j->ki", "ij,jk,kl->il", "...i,ij->...j", "...i,...i->...", "ij,k->j", ",ij->i"]
 

@@ -1,4 +1,4 @@
-"""python -m tracker demo | track | train | evaluate | robustness"""
+"""python -m tracker demo | track | train | evaluate | robustness | ablate"""
 
 import os
 from contextlib import ExitStack, contextmanager
@@ -208,6 +208,28 @@ def robustness(
     with _user_errors():
         from tracker.robustness import robustness_command
         robustness_command(data, trackers, jobs, json, max_frames, html, one_based, fresh)
+
+
+@app.command()
+def ablate(
+    data: Data,
+    starts: Annotated[int, typer.Option(
+        min=1, metavar="N", help="Places of each sequence from which it is tracked.")] = 3,
+    frames: Annotated[int, typer.Option(
+        min=2, metavar="M", help="Frames tracked from each.")] = 100,
+    jobs: Jobs = 1,
+    one_based: OneBased = False,
+    fresh: Fresh = False,
+    json: Json = None,
+):
+    """Measure what each part of the correlation tracker is worth.
+
+    Random, hand-made and learned features; every switch of the tracker the other way: paired
+    differences with their intervals, and what a choice by the other sequences gains.
+    """
+    with _user_errors():
+        from tracker.ablate import ablate_command
+        ablate_command(data, starts, frames, jobs, json, one_based, fresh)
 
 
 def _parse_box(text):

@@ -119,9 +119,10 @@ class CorrelationTracker:
         self.first = None
 
     @classmethod
-    def load(cls, path=None):
-        """A tracker with the CNN's weights in a safetensors file; None: those that come with it."""
-        return cls(FeatureNetwork.load(path))
+    def load(cls, path=None, **options):
+        """A tracker with the CNN's weights in a safetensors file; None: those that come with it.
+        options: of the constructor, to have it otherwise."""
+        return cls(FeatureNetwork.load(path), **options)
 
     def init(self, frame, box):
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""

@@ -41,7 +41,7 @@ from tracker.evaluate import (
 )
 from tracker.opencv import import_cv2
 from tracker.page import grid, page, plot, table
-from tracker.sequences import Sequence, describe
+from tracker.sequences import ImageFrames, Sequence, describe
 from tracker.video import replacing
 
 CURVES = {      # name: (what its levels are, the levels; the first one leaves all as it is)
@@ -101,6 +101,8 @@ class Every:
         return self.frames[range(self.start, len(self.frames), self.step)[index]]
 
     def __iter__(self):
+        if isinstance(self.frames, ImageFrames):        # of these only the wanted ones are read
+            return (self[i] for i in range(len(self)))
         return islice(iter(self.frames), self.start, None, self.step)
 
     def fingerprint(self):

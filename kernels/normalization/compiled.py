@@ -5,34 +5,35 @@ channel, from which all groups' means follow, and read again for dx, which is th
 
     dx = a·g + b·(x - mean) + c,    with a, b, c the same for all pixels of a channel.
 
-Sums are taken by chunks of rows: in registers within a chunk, in float64 from chunk to chunk.
+Sums are taken by chunks of rows: four rows at a time within a chunk, in float64 from chunk to chunk.
 Within a chunk numbers are counted from its first row, so that a large mean costs no digits.
 """
 
 import numpy as np
 
-from kernels.jit import jit, plain, prange, simd, usable
+from kernels.jit import jit, plain, prange, simd, threads, usable
 from kernels.ladder import rung
 from kernels.memory import empty
 from kernels.normalization import moments, normalize, normalize_grad
 
-CHUNK = 64  # rows
+CHUNK = 256  # rows
 
 
 @rung(moments, device="cpu", why="one pass over memory, without temporaries")
 def compiled(x, groups):
     n, p, c = x.shape
     x = plain(x)
-    sums = np.empty((2, n * _chunks(p), c))
-    _sums.shared(x.size)(x.reshape(-1), p, c, sums)
-    # The moments of groups from those of their chunks and channels (Chan et al. 1979).
-    means, squares = sums.reshape(2, n, _chunks(p), groups, c // groups)
-    rows = np.full((_chunks(p), 1, 1), CHUNK)
-    rows[-1] = p - CHUNK * (len(rows) - 1)
-    count = p * c // groups
-    mean = (means * rows).sum(axis=(1, 3)) / count  # (N, G)
-    squares += (means - mean[:, None, :, None]) ** 2 * rows
-    return np.stack([mean, squares.sum(axis=(1, 3)) / count]).astype(x.dtype)
+    parts = _parts(n, p)
+    sums = np.zeros((2, n * parts, c))
+    _sums.shared(x.size)(x.reshape(-1), p, c, parts, sums)
+    mean, square = sums.reshape(2, n, parts, c).sum(axis=2) / p  # (N, C), counted from origin
+    origin = x[:, 0].astype(np.float64)
+    # The moments of groups from those of their channels (Chan et al. 1979).
+    variance = np.maximum(square - mean * mean, 0).reshape(n, groups, c // groups)
+    means = (origin + mean).reshape(variance.shape)
+    mean = means.mean(axis=2)  # (N, G)
+    variance = variance.mean(axis=2) + ((means - mean[:, :, None]) ** 2).mean(axis=2)
+    return np.stack([mean, variance]).astype(x.dtype)
 
 
 @rung(normalize, device="cpu", why="one pass over memory, without temporaries")
@@ -55,9 +56,10 @@ def compiled(g, x, moments, gamma, epsilon):  # noqa: F811
     size = c // max(groups, 1)
     g, x = plain(g), plain(x)
     means = plain(np.repeat(moments[0], size, axis=1))  # (N, C)
-    sums = np.empty((2, n * _chunks(p), c))
-    _grad_sums.shared(x.size)(g.reshape(-1), x.reshape(-1), means.reshape(-1), p, c, sums)
-    d_mean, d_scale = sums.reshape(2, n, _chunks(p), c).sum(axis=2)  # Σ g and Σ g·(x - mean)
+    parts = _parts(n, p)
+    sums = np.zeros((2, n * parts, c))
+    _grad_sums.shared(x.size)(g.reshape(-1), x.reshape(-1), means.reshape(-1), p, c, parts, sums)
+    d_mean, d_scale = sums.reshape(2, n, parts, c).sum(axis=2)  # Σ g and Σ g·(x - mean)
 
     inverse = 1 / np.sqrt(moments[1].astype(np.float64) + epsilon)  # (N, G)
     weighted = (np.stack([d_mean, d_scale]) * gamma).reshape(2, n, groups, size)
@@ -98,44 +100,65 @@ def _chunks(pixels):
     return -(-pixels // CHUNK)
 
 
+def _parts(samples, pixels):
+    """Into how many parts the rows of each sample are divided: enough for all threads."""
+    return max(1, min(-(-threads() // max(samples, 1)), _chunks(pixels)))
+
+
 @jit(parallel=True)
-def _sums(x, p, c, sums):
-    """Of every chunk, per channel: its mean, and the sum of squares of the distances from it."""
-    chunks = (p + CHUNK - 1) // CHUNK
+def _sums(x, p, c, parts, sums):
+    """Of every part of a sample, per channel: Σ d and Σ d², d being the distance from the sample's
+    first row, by way of each chunk's own mean and squares."""
     lanes = 64 // x.itemsize
+    whole = c // lanes * lanes
     for task in prange(sums.shape[1]):
-        first, last = task % chunks * CHUNK, min(task % chunks * CHUNK + CHUNK, p)
-        start, end = (task // chunks * p + first) * c, (task // chunks * p + last) * c
-        two = np.empty((2, 2 * lanes), x.dtype)
-        out, rows = two.reshape(-1), last - first
-        for u in range(0, c, 2 * lanes):
-            here, more = min(lanes, c - u), min(lanes, c - u - lanes)
-            total = squares = other_total = other_squares = simd.zeros(x)
-            origin, other_origin = simd.get(x, start + u, here), total
-            if more == lanes:  # a pair of lines side by side: the cache fetches pairs
-                other_origin = simd.load(x, start + u + lanes)
-                for i in range(start + u, end, c):
-                    line, other = simd.load(x, i) - origin, simd.load(x, i + lanes) - other_origin
-                    total, squares = total + line, simd.fma(line, line, squares)
-                    other_total = other_total + other
-                    other_squares = simd.fma(other, other, other_squares)
-            else:
-                more = max(more, 0)
-                other_origin = simd.load_some(x, start + u + here, more)
-                for i in range(start + u, end, c):
-                    line = simd.get(x, i, here) - origin
-                    other = simd.load_some(x, i + here, more) - other_origin
-                    total, squares = total + line, simd.fma(line, line, squares)
-                    other_total = other_total + other
-                    other_squares = simd.fma(other, other, other_squares)
-            simd.store(out, 0, total)
-            simd.store(out, lanes, other_total)
-            simd.store(out, 2 * lanes, squares)
-            simd.store(out, 3 * lanes, other_squares)
-            for k in range(here + more):
-                mean = np.float64(two[0, k]) / rows
-                sums[0, task, u + k] = x[start + u + k] + mean
-                sums[1, task, u + k] = max(np.float64(two[1, k]) - rows * mean * mean, 0.0)
+        origin, part = task // parts * p * c, task % parts
+        first, last = part * p // parts, (part + 1) * p // parts
+        base, total, square = np.zeros((3, whole + lanes), x.dtype)
+        for begin in range(first, last, CHUNK):
+            rows = min(CHUNK, last - begin)
+            start, end = origin + begin * c, origin + (begin + rows) * c
+            base[:c] = x[start : start + c]
+            total[:], square[:] = 0, 0
+            fours = start + rows // 4 * 4 * c
+            to = simd.pointer(x), simd.pointer(base), simd.pointer(total), simd.pointer(square)
+            for at in range(start, fours, 4 * c):
+                for u in range(0, whole, lanes):
+                    _add_four(to, at, c, u, None)
+                if whole < c:
+                    _add_four(to, at, c, whole, c - whole)
+            for at in range(fours, end, c):
+                for u in range(0, whole, lanes):
+                    _add_row(to, at, u, None)
+                if whole < c:
+                    _add_row(to, at, whole, c - whole)
+            share = 1 / rows
+            for k in range(c):
+                t = np.float64(total[k])
+                away = np.float64(base[k]) - np.float64(x[origin + k]) + t * share
+                around = max(np.float64(square[k]) - t * t * share, 0.0)
+                sums[0, task, k] += rows * away
+                sums[1, task, k] += around + rows * away * away
+        base.size, total.size, square.size  # they live until here
+
+
+@jit()
+def _add_four(to, at, c, u, count):
+    x, base, total, square = to
+    origin, i = simd.load(base, u), at + u
+    d0, d1 = simd.get(x, i, count) - origin, simd.get(x, i + c, count) - origin
+    d2, d3 = simd.get(x, i + 2 * c, count) - origin, simd.get(x, i + 3 * c, count) - origin
+    simd.store(total, u, simd.load(total, u) + ((d0 + d1) + (d2 + d3)))
+    left, right = simd.fma(d0, d0, d1 * d1), simd.fma(d2, d2, d3 * d3)
+    simd.store(square, u, simd.load(square, u) + (left + right))
+
+
+@jit()
+def _add_row(to, at, u, count):
+    x, base, total, square = to
+    d = simd.get(x, at + u, count) - simd.load(base, u)
+    simd.store(total, u, simd.load(total, u) + d)
+    simd.store(square, u, simd.fma(d, d, simd.load(square, u)))
 
 
 @jit(parallel=True)
@@ -161,42 +184,57 @@ def _scale(x, means, scales, beta, p, c, y):
 
 
 @jit(parallel=True)
-def _grad_sums(g, x, means, p, c, sums):
-    """Of every chunk, per channel: Σ g and Σ g·(x - mean)."""
-    chunks = (p + CHUNK - 1) // CHUNK
+def _grad_sums(g, x, means, p, c, parts, sums):
+    """Of every part of a sample, per channel: Σ g and Σ g·(x - mean)."""
     lanes = 64 // x.itemsize
+    whole = c // lanes * lanes
     for task in prange(sums.shape[1]):
-        sample, first = task // chunks, task % chunks * CHUNK
-        start, end = (sample * p + first) * c, (sample * p + min(first + CHUNK, p)) * c
-        two = np.empty((2, 2 * lanes), x.dtype)
-        out = two.reshape(-1)
-        for u in range(0, c, 2 * lanes):
-            here, more = min(lanes, c - u), min(lanes, c - u - lanes)
-            mean = simd.get(means, sample * c + u, here)
-            total = products = other_total = other_products = simd.zeros(x)
-            if more == lanes:
-                other_mean = simd.load(means, sample * c + u + lanes)
-                for i in range(start + u, end, c):
-                    line, other = simd.load(g, i), simd.load(g, i + lanes)
-                    total, other_total = total + line, other_total + other
-                    products = simd.fma(line, simd.load(x, i) - mean, products)
-                    distance = simd.load(x, i + lanes) - other_mean
-                    other_products = simd.fma(other, distance, other_products)
-            else:
-                more = max(more, 0)
-                other_mean = simd.load_some(means, sample * c + u + here, more)
-                for i in range(start + u, end, c):
-                    line, other = simd.get(g, i, here), simd.load_some(g, i + here, more)
-                    total, other_total = total + line, other_total + other
-                    products = simd.fma(line, simd.get(x, i, here) - mean, products)
-                    distance = simd.load_some(x, i + here, more) - other_mean
-                    other_products = simd.fma(other, distance, other_products)
-            simd.store(out, 0, total)
-            simd.store(out, lanes, other_total)
-            simd.store(out, 2 * lanes, products)
-            simd.store(out, 3 * lanes, other_products)
-            for k in range(here + more):
-                sums[0, task, u + k], sums[1, task, u + k] = two[0, k], two[1, k]
+        sample, part = task // parts, task % parts
+        first, last = part * p // parts, (part + 1) * p // parts
+        mean, total, product = np.zeros((3, whole + lanes), x.dtype)
+        mean[:c] = means[sample * c : (sample + 1) * c]
+        inputs = simd.pointer(g), simd.pointer(x), simd.pointer(mean)
+        to = (*inputs, simd.pointer(total), simd.pointer(product))
+        for begin in range(first, last, CHUNK):
+            rows = min(CHUNK, last - begin)
+            start, end = (sample * p + begin) * c, (sample * p + begin + rows) * c
+            total[:], product[:] = 0, 0
+            fours = start + rows // 4 * 4 * c
+            for at in range(start, fours, 4 * c):
+                for u in range(0, whole, lanes):
+                    _add_four_products(to, at, c, u, None)
+                if whole < c:
+                    _add_four_products(to, at, c, whole, c - whole)
+            for at in range(fours, end, c):
+                for u in range(0, whole, lanes):
+                    _add_products(to, at, u, None)
+                if whole < c:
+                    _add_products(to, at, whole, c - whole)
+            for k in range(c):
+                sums[0, task, k] += total[k]
+                sums[1, task, k] += product[k]
+        mean.size, total.size, product.size  # they live until here
+
+
+@jit()
+def _add_four_products(to, at, c, u, count):
+    g, x, mean, total, product = to
+    m, i = simd.load(mean, u), at + u
+    g0, g1 = simd.get(g, i, count), simd.get(g, i + c, count)
+    g2, g3 = simd.get(g, i + 2 * c, count), simd.get(g, i + 3 * c, count)
+    simd.store(total, u, simd.load(total, u) + ((g0 + g1) + (g2 + g3)))
+    left = simd.fma(g0, simd.get(x, i, count) - m, g1 * (simd.get(x, i + c, count) - m))
+    d2, d3 = simd.get(x, i + 2 * c, count) - m, simd.get(x, i + 3 * c, count) - m
+    simd.store(product, u, simd.load(product, u) + (left + simd.fma(g2, d2, g3 * d3)))
+
+
+@jit()
+def _add_products(to, at, u, count):
+    g, x, mean, total, product = to
+    line = simd.get(g, at + u, count)
+    simd.store(total, u, simd.load(total, u) + line)
+    d = simd.get(x, at + u, count) - simd.load(mean, u)
+    simd.store(product, u, simd.fma(line, d, simd.load(product, u)))
 
 
 @jit(parallel=True)

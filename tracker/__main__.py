@@ -162,6 +162,23 @@ def train_correlation(
             train_command(data, output, steps, seed, resume, json)
 
 
+@train.command("motion")
+def train_motion(
+    data: Annotated[Path, typer.Argument(
+        metavar="DATA", help="A folder with train/ (annotated sequences, see evaluate), photos/ "
+        "(pictures to render scenes from), or both.")],
+    output: Output = Path("train-output"),
+    steps: Steps = 800,
+    seed: Seed = 0,
+    resume: Resume = False,
+    json: Json = None,
+):
+    """Train the LSTM that predicts a target's motion, on what the correlation tracker does."""
+    with _user_errors():
+        from tracker.motion import train_command
+        train_command(data, output, steps, seed, resume, json)
+
+
 @app.command()
 def evaluate(
     data: Data,
@@ -230,6 +247,44 @@ def ablate(
     with _user_errors():
         from tracker.ablate import ablate_command
         ablate_command(data, starts, frames, jobs, json, one_based, fresh)
+
+
+@app.command()
+def occlusions(
+    data: Data,
+    trackers: Annotated[str | None, typer.Option(
+        metavar="A,B", help="These trackers (default: the default one).")] = None,
+    jobs: Jobs = 1,
+    seeds: Annotated[int, typer.Option(
+        min=1, metavar="N", help="So many times with other blockers.")] = 1,
+    max_frames: MaxFrames = None,
+    one_based: OneBased = False,
+    fresh: Fresh = False,
+    json: Json = None,
+):
+    """Measure whether trackers say that their target is lost, and whether they find it again.
+
+    On sequences in which it is hidden or out of view, and with blockers pasted over all of them.
+    """
+    with _user_errors():
+        from tracker.occlusions import occlusions_command
+        occlusions_command(data, trackers, jobs, seeds, json, max_frames, one_based, fresh)
+
+
+@app.command()
+def predict(
+    data: Data,
+    tracker: Name = None,
+    blockers: Annotated[bool, typer.Option(
+        "--blockers", help="Also with blockers pasted over the sequences.")] = False,
+    max_frames: MaxFrames = None,
+    one_based: OneBased = False,
+    json: Json = None,
+):
+    """Measure how well a tracker foretells the next frame's box."""
+    with _user_errors():
+        from tracker.prediction import predict_command
+        predict_command(data, tracker, json, max_frames, one_based, blockers)
 
 
 def _parse_box(text):

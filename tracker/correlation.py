@@ -28,6 +28,8 @@ from tracker.confidence import Confidence
 from tracker.correlation_filter import CorrelationFilter
 from tracker.detector import Detector
 from tracker.features import STRIDE, FeatureNetwork
+from tracker.motion import WEIGHTS as MOTION_WEIGHTS
+from tracker.motion import Motion, MotionNetwork
 
 CROP = 160              # pixels of a crop's side
 MARGIN = 4.             # which is so many times the target's size, √(w·h)
@@ -81,6 +83,10 @@ class CorrelationTracker:
     the box rests, and it is looked for in the whole frame (tracker.detector); False: the box goes on
     to wherever the response is highest.
 
+    motion: a tracker.motion.MotionNetwork, for State.predicted, or None. While the target is lost it
+    is looked for where it is predicted; lead=True: always. motion_gate=True: nothing is learned
+    either after frames in which the motion network did not believe in it.
+
     update() can be taken apart: search() looks and decides, move() goes there, learn() takes the
     sample. What the last search saw is in `found`. `motion` (dx, dy in pixels) is added to the
     centre that the next update looks around, and is then zero again.
@@ -105,7 +111,7 @@ class CorrelationTracker:
     OpenCV's CSRT on one thread it made 2.2 times as many frames, without the CNN 4.3 times."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
-                 gate=False, redetect=False):
+                 gate=False, redetect=False, motion=None, lead=False, motion_gate=False):
         if network is None and not hand:
             raise ValueError("no features: give a network, or hand=True for HOG and Lab")
         self.network, self.hand = network, hand
@@ -114,6 +120,8 @@ class CorrelationTracker:
             network.to(self.device)
         self.use_scale, self.use_histogram, self.gate = scale, histogram, gate
         self.detector = Detector() if redetect else None
+        self.foresight = None if motion is None else Motion(motion)
+        self.lead, self.motion_gate = lead, motion_gate
         line = np.hanning(CELLS + 2)[1:-1] if window else np.ones(CELLS)
         self.window = np.outer(line, line).astype(np.float32)[..., None]        # (n, n, 1)
         self.first = None
@@ -122,7 +130,8 @@ class CorrelationTracker:
     def load(cls, path=None, **options):
         """A tracker with the CNN's weights in a safetensors file; None: those that come with it.
         options: of the constructor, to have it otherwise."""
-        return cls(FeatureNetwork.load(path), **options)
+        motion = MotionNetwork.load() if MOTION_WEIGHTS.exists() else None
+        return cls(FeatureNetwork.load(path), **{"motion": motion, **options})
 
     def init(self, frame, box):
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
@@ -139,7 +148,9 @@ class CorrelationTracker:
         self.histogram = ColourHistogram(crop, (height, width)) if self.use_histogram else None
         self.confidence = Confidence()
         self.lost, self.doubts, self.trial, self.missed = False, 0, 0, 0
-        self.last_sure = self.centre, self.size
+        self.last_sure, self.believed = (self.centre, self.size), 1.
+        if self.foresight is not None:
+            self.foresight.start(self)
 
     @property
     def target_size(self):
@@ -189,12 +200,25 @@ class CorrelationTracker:
                 self.lose(frame)
         if not self.lost or self.detector is None:
             self.follow(frame, found, confidence)
-        return State(as_tuple(self.box), confidence, self.lost)
+        return State(as_tuple(self.box), confidence, self.lost, *self.predict(frame))
+
+    def predict(self, frame):
+        """State.predicted and State.reach; moves the next search where that is wanted."""
+        if self.foresight is None:
+            return None, None
+        guess = self.foresight.step(self)
+        self.believed = guess.visible
+        ahead = np.clip(self.centre + guess.shift, 0, frame.shape[1::-1])
+        if self.lost or self.lead:
+            self.motion = ahead - self.centre
+        size = self.first * self.size * guess.growth
+        return as_tuple([*(ahead - size / 2), *size]), tuple(guess.reach.tolist())
 
     def follow(self, frame, found, confidence):
         """Go to the found place; learn from it where it is sure to be the target."""
         self.move(frame, found)
         sure = confidence > SURE and not self.trial
+        sure = sure and not (self.motion_gate and self.believed < SURE)
         if sure:
             self.last_sure = self.centre, self.size
             self.confidence.follow(found)

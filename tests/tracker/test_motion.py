@@ -1,0 +1,184 @@
+"""The motion network: its loss by the formula, what it learns, its file, and its use in the tracker."""
+
+import math
+
+import numpy as np
+import pytest
+
+from minideep import tensor
+from minideep.serialization import save_arrays
+from tracker import motion, prediction
+from tracker.correlation import CorrelationTracker
+from tracker.motion import INPUTS, MotionNetwork, batch_of, fit, motion_loss, reaches
+
+cv2 = pytest.importorskip("cv2")
+
+
+def rolls(count=15, n=60, hidden=True):
+    """Roll-outs of targets whose velocity lasts, across and down, with noise of a known size."""
+    made = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        velocity = rng.normal(0, .3, 2)
+        x = np.zeros((n, INPUTS), np.float32)
+        x[:, :2] = velocity + rng.laplace(0, .02, (n, 2))
+        shift = velocity + rng.laplace(0, .02, (n, 2))
+        there = np.ones(n)
+        if hidden:
+            there[30:40] = 0
+            x[30:40, 3] = -3
+        shift[-1] = np.nan
+        made.append({"x": x, "shift": shift, "growth": np.zeros(n), "there": there})
+    return made
+
+
+def test_the_loss_is_the_formula():
+    network = MotionNetwork()
+    rng = np.random.default_rng(0)
+    network.head.kernel.data[:] = rng.normal(0, .2, network.head.kernel.shape)
+    x, shift, growth, there = batch_of(rng, rolls())
+    mean, scale, grown, visible, _ = network(tensor(x))
+    mean, scale, grown, visible = (t.numpy().astype(float) for t in (mean, scale, grown, visible))
+    likelihood, entropy, known, told = 0., 0., 0, 0
+    part = np.nanmean(there)
+    for i in range(len(x)):
+        for t in range(x.shape[1]):
+            if np.isfinite(shift[i, t]).all():
+                known += 1
+                for axis in (0, 1):
+                    b = math.exp(scale[i, t, axis])
+                    away = abs(np.clip(shift[i, t, axis], -4, 4) - mean[i, t, axis])
+                    likelihood += away / b + math.log(b)        # -log(exp(-|d|/b) / 2b) - log 2
+                likelihood += 10 * (math.sqrt((grown[i, t] - growth[i, t]) ** 2 + 1e-4) - .01)
+            if np.isfinite(there[i, t]):
+                told += 1
+                p = 1 / (1 + math.exp(-visible[i, t]))
+                entropy -= (.5 / part * math.log(p) if there[i, t]
+                            else .5 / (1 - part) * math.log(1 - p))
+    wanted = likelihood / known + entropy / told
+    assert math.isclose(motion_loss(network, x, shift, growth, there).item(), wanted, rel_tol=1e-4)
+
+
+def test_it_learns_a_lasting_velocity_and_how_sure_it_may_be():
+    data = rolls()
+    network = fit(data, steps=150)
+    new = rolls(20)[15:]
+    errors, still, inside = [], [], []
+    for roll in new:
+        mean, scale, _, visible, _ = network(tensor(roll["x"][None]))
+        errors.append(np.abs(mean.numpy()[0, 5:-1] - roll["shift"][5:-1]).mean())
+        still.append(np.abs(roll["shift"][5:-1]).mean())
+        inside.append((reaches(network, roll) <= network.reach.numpy()).mean())
+        seen = visible.numpy()[0] > 0
+        assert (seen == (roll["there"] > .5)).mean() > .9
+    assert np.mean(errors) < .5 * np.mean(still)
+    assert .6 < np.mean(inside) < .95
+
+
+def test_the_same_seed_gives_the_same_weights():
+    one, two = (fit(rolls(5), seed=3, steps=3) for _ in range(2))
+    for name, weight in one.named_weights().items():
+        np.testing.assert_array_equal(weight.numpy(), two.named_weights()[name].numpy())
+
+
+def test_the_file(tmp_path):
+    network = fit(rolls(5), steps=2)
+    save_arrays(tmp_path / "m.safetensors", network.named_weights())
+    again = MotionNetwork.load(tmp_path / "m.safetensors")
+    assert float(again.reach.numpy()) == float(network.reach.numpy()) > 0
+    with pytest.raises(FileNotFoundError):
+        MotionNetwork.load(tmp_path / "none.safetensors")
+
+
+BACKGROUND = np.random.default_rng(1).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+BACKGROUND = cv2.resize(BACKGROUND, (400, 300), interpolation=cv2.INTER_CUBIC)
+PIECE = cv2.resize(np.random.default_rng(2).integers(0, 255, (6, 8, 3), dtype=np.uint8), (48, 40))
+
+
+def frames_of(n, step=4):
+    for t in range(n):
+        frame = BACKGROUND.copy()
+        frame[100:140, 40 + step * t:88 + step * t] = PIECE
+        yield frame
+
+
+def test_roll_out_says_where_the_target_went():
+    boxes = np.array([[40 + 4 * t, 100, 48, 40] for t in range(8)], float)
+    sight = np.ones(8)
+    sight[6] = 0
+    roll = motion.roll_out(CorrelationTracker(gate=True, redetect=True), frames_of(8), boxes, sight)
+    assert roll["x"].shape == (7, INPUTS) and np.isfinite(roll["x"]).all()
+    size = math.sqrt(48 * 40)
+    np.testing.assert_allclose(roll["shift"][:-1], [[4 / size, 0]] * 6, atol=.05)
+    np.testing.assert_allclose(roll["x"][1:, :2], [[4 / size, 0]] * 6, atol=.05)
+    assert np.isnan(roll["shift"][-1]).all()
+    assert roll["there"].tolist() == [1, 1, 1, 1, 1, 0, 1]
+
+
+class Foretold(MotionNetwork):
+    """Says that all goes on as it went, within .1 sizes."""
+
+    def call(self, x, state=None):
+        n = x[..., 0] * 0
+        return x[..., :2], x[..., :2] * 0 + math.log(.1), n, n + 9, [n]
+
+
+def test_the_tracker_tells_what_is_predicted():
+    tracker = CorrelationTracker(motion=Foretold())
+    frames = list(frames_of(8))
+    tracker.init(frames[0], (40, 100, 48, 40))
+    states = [tracker.update(frame) for frame in frames[1:]]
+    for t, state in enumerate(states[2:], 3):
+        x, y, w, h = state.predicted
+        np.testing.assert_allclose([x, y], [40 + 4 * (t + 1), 100], atol=4)
+        np.testing.assert_allclose([w, h], state.box[2:])
+        np.testing.assert_allclose(state.reach, .1 * math.sqrt(w * h), rtol=1e-5)
+    assert not tracker.motion.any()                 # it is only used while the target is lost
+    tracker.lost = True
+    tracker.foresight.last = tracker.centre - (4, 0), tracker.size
+    tracker.predict(frames[-1])
+    np.testing.assert_allclose(tracker.motion, (4, 0), atol=1e-4)
+    tracker = CorrelationTracker(motion=Foretold(), lead=True)
+    tracker.init(frames[0], (40, 100, 48, 40))
+    tracker.update(frames[1])
+    assert tracker.motion[0] == pytest.approx(4, abs=3)
+
+
+def test_motion_gate():
+    tracker = CorrelationTracker(gate=True, motion=Foretold(), motion_gate=True)
+    frames = list(frames_of(5))
+    tracker.init(frames[0], (40, 100, 48, 40))
+    calls = []
+    tracker.learn = lambda frame: calls.append(1)
+    tracker.update(frames[1])
+    assert len(calls) == 1
+    tracker.believed = .01
+    tracker.update(frames[2])
+    assert len(calls) == 1
+
+
+def test_prediction_errors_by_hand():
+    truth = np.array([[10. * t, 0, 4, 9] for t in range(6)])
+    boxes = truth.copy()
+    predicted = truth + [1, 0, 0, 0]
+    predicted[3] += [5, 0, 0, 0]
+    predicted[0] = predicted[1] = np.nan
+    sight = np.ones(6)
+    sight[4] = 0
+    found = prediction.errors(boxes, predicted, np.full((6, 2), 2.), truth, sight)
+    np.testing.assert_allclose(found["predicted"], [1 / 6, 1, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(found["no motion"], 10 / 6)
+    np.testing.assert_allclose(found["constant velocity"], 0, atol=1e-12)
+    assert found["inside"].tolist() == [True, False, True, True]
+    assert found["on target"].all() and found["hidden"].tolist() == [False, False, True, False]
+    rows = prediction.table([found])
+    assert rows["all"]["inside"] == .75 and rows["hidden"]["frames"] == 1
+
+
+def test_a_tracker_that_predicts_nothing_is_refused():
+    from tracker.baselines import KeepFirst
+    from tracker.sequences import Sequence
+    frames = list(frames_of(3))
+    sequence = Sequence("s", frames, np.array([[40 + 4 * t, 100, 48, 40] for t in range(3)], float))
+    with pytest.raises(ValueError, match="predicts nothing"):
+        prediction.follow(KeepFirst(), sequence)

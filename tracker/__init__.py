@@ -23,6 +23,7 @@ class State:
     predicted: tuple[float, float, float, float] | None = None  # the box in the next frame
     reach: tuple[float, float] | None = None    # pixels: within so much of predicted's centre,
     #                                             across and down, the target's is in 80 % of frames
+    skipped: int = 0    # frames left out just before this one, of a source that does not wait
 
 
 class Tracker(Protocol):

@@ -1,4 +1,4 @@
-"""Drawing on frames: box, confidence, trail, frame number, LOST, and contact sheets.
+"""Drawing on frames: box, confidence, trail, frame number, LOST; what a search saw; contact sheets.
 
 Everything is drawn on a copy that is first resized by `scale`, so that lines and letters stay
 sharp and legible however small the frame was. Boxes and trails are given in pixels of the
@@ -17,6 +17,11 @@ FOUND = (80, 220, 60)       # BGR: green
 LOST = (50, 50, 255)        # red
 TRUTH = (255, 255, 255)     # white, with black dashes between
 TRAIL = (0, 200, 255)       # amber; also what is only predicted
+DARK = (40, 40, 40)
+PALETTE = ((80, 220, 60), (0, 160, 255), (255, 140, 60), (220, 80, 220), (60, 230, 230),
+           (230, 220, 60), (140, 120, 255), (120, 190, 120))    # of several targets, by their numbers
+INSIDE = 2 * 160            # pixels that show_inside() adds to the width, at least
+HISTORY = 100               # frames that its curves show
 
 
 def legible_scale(size):
@@ -28,32 +33,108 @@ def annotate(frame, state, number, truth=None, trail=(), scale=1):
     """A copy of the frame, resized by `scale`, that shows what the tracker said.
 
     frame: (H, W, 3) uint8 BGR; state: a tracker.State; number: of the frame; truth: the true box
-    x, y, w, h or None (rows of nan count as None); trail: centres (x, y), oldest first.
+    x, y, w, h or None (rows of nan count as None); trail: centres (x, y), oldest first. Where the
+    target is lost, the box predicted for the next frame is dashed.
     Returns (round(H*scale), round(W*scale), 3) uint8.
     """
+    image = _resized(frame, scale)
+    _draw_trail(image, trail, scale, TRAIL)
+    if truth is not None and np.isfinite(truth).all():
+        _dashed(image, np.array(truth) * scale)
+    _draw_state(image, state, scale, FOUND, f"{state.confidence:.2f}", "LOST")
+    _label(image, f"{number}", 0, 0, DARK)
+    return image
+
+
+def annotate_many(frame, states, number, trails=(), scale=1):
+    """As annotate(), for several targets: states [(number, State)], trails {number: centres}."""
+    image = _resized(frame, scale)
+    for name, state in states:
+        colour = PALETTE[(name - 1) % len(PALETTE)]
+        _draw_trail(image, dict(trails).get(name, ()), scale, colour)
+        _draw_state(image, state, scale, colour, f"{name}", f"{name} LOST")
+    _label(image, f"{number}", 0, 0, DARK)
+    return image
+
+
+def _resized(frame, scale):
     cv2 = import_cv2()
     height, width = (max(round(n * scale), 1) for n in frame.shape[:2])
-    image = cv2.resize(frame, (width, height),
-                       interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    thick = max(round(min(width, height) / 180), 1)
+    return cv2.resize(frame, (width, height),
+                      interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def _draw_trail(image, trail, scale, colour):
     if len(trail) > 1:
+        cv2 = import_cv2()
         points = _pixels(np.array(trail) * scale).reshape(-1, 1, 2)
-        cv2.polylines(image, [points], False, TRAIL, max(thick - 1, 1), cv2.LINE_AA)
-    if truth is not None and np.isfinite(truth).all():
-        _dashed(image, np.array(truth) * scale, thick)
+        cv2.polylines(image, [points], False, colour, max(_thick(image) - 1, 1), cv2.LINE_AA)
+
+
+def _draw_state(image, state, scale, colour, label, lost):
+    """The box with its label; in red with the label `lost` where the target is lost."""
+    colour, label = (LOST, lost) if state.lost else (colour, label)
     if state.lost and state.predicted is not None:
-        _dashed(image, np.array(state.predicted) * scale, thick, TRAIL)
-    colour = LOST if state.lost else FOUND
+        _dashed(image, np.array(state.predicted) * scale, TRAIL)
     if np.isfinite(state.box).all():
         box = np.array(state.box) * scale
         low, high = _pixels(box[:2]), _pixels(box[:2] + box[2:])
-        cv2.rectangle(image, low.tolist(), high.tolist(), colour, thick)
-        label = "LOST" if state.lost else f"{state.confidence:.2f}"
+        import_cv2().rectangle(image, low.tolist(), high.tolist(), colour, _thick(image))
         _label(image, label, low[0], low[1], colour, above=True)
     elif state.lost:
-        _label(image, "LOST", 0, height, colour, above=True)
-    _label(image, f"{number}", 0, 0, (40, 40, 40))
-    return image
+        _label(image, label, 0, image.shape[0], colour, above=True)
+
+
+def inside_width(height):
+    """By how many pixels show_inside() widens a picture of that height."""
+    return max(2 * (height // 3), INSIDE)
+
+
+def show_inside(image, found, states, sizes):
+    """The picture with a panel on its right that shows what the tracker's search saw.
+
+    image: (H, W, 3) of annotate(); found: a tracker.correlation.Found, or None before the first
+    search; states: all so far, sizes: √(w·h) of each box. Above: the crop that was searched, the box
+    that was found in it, and the merged response over it. Below: curves of the last HISTORY frames,
+    confidence (0 to 1; red where lost) and size against the first one (a half to twice).
+    Returns (H, W + inside_width(H), 3)."""
+    height, width = image.shape[0], inside_width(image.shape[0])
+    side = min(width // 2, height // 2)
+    panel = np.full((height, width, 3), DARK, np.uint8)
+    if found is not None:
+        cv2 = import_cv2()
+        crop = found.crops[found.best].clip(0, 255).astype(np.uint8)
+        response = np.clip(found.merged[found.best], 0, 1) * 255
+        heat = cv2.applyColorMap(response.astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+        crop, heat = (cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
+                      for picture in (crop, heat))
+        middle = side / 2 + found.shift * side / (found.side * found.scale)
+        for picture in (crop, heat):
+            cv2.drawMarker(picture, _pixels(middle).tolist(), (255, 255, 255), cv2.MARKER_CROSS,
+                           max(side // 10, 5), 1)
+        _label(crop, f"search x{found.scale:.2f}", 0, 0, DARK)
+        _label(heat, f"response {found.peak:.2f}", 0, 0, DARK)
+        panel[:side, :side], panel[:side, width - side:] = crop, heat
+    rest = panel[side:]                                     # (H - side, width, 3), a view
+    half = len(rest) // 2
+    lost = [state.lost for state in states]
+    _curve(rest[:half], [s.confidence for s in states], lost, 0, 1, "confidence {:.2f}")
+    _curve(rest[half:], np.log2(np.divide(sizes, sizes[0])), lost, -1, 1, "size x{:.2f}", np.exp2)
+    return np.hstack([image, panel])
+
+
+def _curve(image, values, lost, low, high, label, shown=lambda value: value):
+    """Draw the last values (n,) as a curve from `low` to `high`, in red where lost."""
+    cv2 = import_cv2()
+    height, width = image.shape[:2]
+    values, lost = np.asarray(values, float)[-HISTORY:], lost[-HISTORY:]
+    x = np.linspace(0, width - 1, HISTORY)[:len(values)]
+    part = (np.clip(values, low, high) - low) / (high - low)
+    points = _pixels(np.column_stack([x, (height - 4) - part * (height - 8)])).tolist()
+    cv2.line(image, (0, height // 2), (width, height // 2), (80, 80, 80), 1)
+    for (a, b), gone in zip(pairwise(points), lost[1:]):
+        cv2.line(image, a, b, LOST if gone else FOUND, 1, cv2.LINE_AA)
+    _label(image, label.format(shown(values[-1])), 0, 0, (90, 90, 90))
 
 
 class ContactSheet:
@@ -67,12 +148,13 @@ class ContactSheet:
         self.tiles, self.columns, self.width = tiles, columns, width
         self._kept, self._step = [], 1      # [(number, image)]
 
-    def add(self, frame, state, number, truth=None, trail=()):
-        """Offer one frame, with the arguments of annotate(); call it for every frame in turn."""
+    def add(self, number, width, picture):
+        """Offer one frame, `width` pixels wide; call it for every frame in turn.
+
+        picture(scale=...) draws it; it is only called when the frame is kept."""
         if number % self._step:
             return
-        scale = self.width / frame.shape[1]
-        self._kept.append((number, annotate(frame, state, number, truth, trail, scale)))
+        self._kept.append((number, picture(scale=self.width / width)))
         if len(self._kept) >= 8 * self.tiles:
             self._kept = self._kept[::2]
             self._step *= 2
@@ -110,7 +192,7 @@ def _label(image, text, x, y, colour, above=False):
                 thick, cv2.LINE_AA)
 
 
-def _dashed(image, box, thick, colour=TRUTH, dash=6):
+def _dashed(image, box, colour=TRUTH, dash=6):
     """A rectangle of dashes, of the colour and black by turns: it shows on any ground."""
     cv2 = import_cv2()
     x, y, w, h = box
@@ -119,7 +201,12 @@ def _dashed(image, box, thick, colour=TRUTH, dash=6):
         dashes = max(round(np.hypot(*(end - start)) / dash / 2), 1)
         stops = _pixels(np.linspace(start, end, 2 * dashes + 1)).tolist()
         for i, (a, b) in enumerate(pairwise(stops)):
-            cv2.line(image, a, b, (0, 0, 0) if i % 2 else colour, thick)
+            cv2.line(image, a, b, (0, 0, 0) if i % 2 else colour, _thick(image))
+
+
+def _thick(image):
+    """Of lines, in pixels."""
+    return max(round(min(image.shape[:2]) / 180), 1)
 
 
 def _pixels(points):

@@ -21,28 +21,32 @@ from tracker.sequences import IMAGE_TYPES, natural_order
 class FrameSource:
     """The frames of a video file, of a folder of images (2.png before 10.png), or of a camera.
 
-    source: a path, or a camera's number (0 is the first one), as an integer or as text.
+    source: a path; a camera's number (0 is the first one), as an integer or as text; or a stream's
+    address, such as rtsp://HOST/PATH.
 
-    name; stem: the name without folder and ending, for naming files after it; camera: True or
-    False; first: the first frame; size: (width, height) in pixels; fps:
-    frames per second and count: how many frames there should be, each None where not known.
-    Iterate once: cameras do not rewind.
+    name; stem: the name without folder and ending, for naming files after it; camera: does it not
+    wait for who reads it (cameras and streams); first: the first frame; size: (width, height) in
+    pixels; fps: frames per second and count: how many frames there should be, each None where not
+    known. Iterate once: cameras do not rewind.
 
     Raises FileNotFoundError for a path that is not there, ValueError for one that is no video, has
-    no images, or has a frame that cannot be read (named), OSError for a camera that does not open.
+    no images, or has a frame that cannot be read (named), OSError for a camera or a stream that does
+    not open.
     """
 
     def __init__(self, source):
         text = str(source)
-        self.camera = isinstance(source, int) or (text.isdigit() and not Path(text).exists())
-        self.name = f"camera {text}" if self.camera else text
+        stream = "://" in text
+        self.camera = stream or isinstance(source, int) or (text.isdigit()
+                                                            and not Path(text).exists())
+        self.name = f"camera {text}" if self.camera and not stream else text
         path = Path(text).resolve()
-        self.stem = (f"camera-{text}" if self.camera else path.name if path.is_dir()
-                     else path.stem)
+        self.stem = ("stream" if stream else f"camera-{text}" if self.camera
+                     else path.name if path.is_dir() else path.stem)
         self.fps = self.count = self._capture = self._images = None
         self.frames_read, self._exhausted = 0, False
         if self.camera:
-            self._capture = self._open(int(text))
+            self._capture = self._open(text if stream else int(text))
         elif not Path(text).exists():
             raise FileNotFoundError(f"{text} does not exist: expected a video file, a folder of "
                                     "images, or a camera's number (0 is the first)")
@@ -107,6 +111,9 @@ class FrameSource:
         with _quiet():
             capture = cv2.VideoCapture(what)
         if not capture.isOpened():
+            if self.camera and self.name == what:
+                raise OSError(f"{what} cannot be opened: is the address right, and something sent "
+                              "there?")
             if self.camera:
                 raise OSError(f"{self.name} cannot be opened: is it plugged in, not used by "
                               "another program, and readable for you (on Linux: /dev/video"

@@ -1,10 +1,25 @@
 """What is drawn can be seen where it should be, and nowhere else."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from tracker import State
-from tracker.draw import FOUND, LOST, TRAIL, ContactSheet, annotate, legible_scale, trail_of
+from tracker.correlation import CorrelationTracker
+from tracker.draw import (
+    FOUND,
+    LOST,
+    PALETTE,
+    TRAIL,
+    ContactSheet,
+    annotate,
+    annotate_many,
+    inside_width,
+    legible_scale,
+    show_inside,
+    trail_of,
+)
 
 pytest.importorskip("cv2")
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -77,7 +92,7 @@ def test_small_frames_are_enlarged(size, scale):
 def test_a_contact_sheet_spreads_over_the_video(frames, tiles):
     sheet = ContactSheet(tiles=12, columns=4, width=80)
     for i in range(frames):
-        sheet.add(GREY, state((60, 50, 40, 30)), i)
+        sheet.add(i, 160, partial(annotate, GREY, state((60, 50, 40, 30)), i))
     rows, columns = -(-tiles // 4), min(tiles, 4)
     assert sheet.image().shape == (rows * 64, columns * 84, 3)
     numbers = [number for number, _ in sheet._kept]
@@ -88,3 +103,36 @@ def test_a_contact_sheet_spreads_over_the_video(frames, tiles):
 def test_an_empty_contact_sheet_is_an_error():
     with pytest.raises(ValueError, match="at least one frame"):
         ContactSheet().image()
+
+
+def test_several_targets_have_colours_and_numbers_of_their_own():
+    states = [(1, state((20, 50, 30, 30))), (2, state((100, 50, 30, 30))),
+              (11, state((60, 90, 20, 20), lost=True))]
+    image = annotate_many(GREY, states, 3, {1: [(10, 20), (60, 20)]})
+    assert near(image[50:81, 18:24], PALETTE[0]).any() and near(image[50:81, 98:104], PALETTE[1]).any()
+    assert not near(image[:, 90:], PALETTE[0]).any()
+    assert near(image[88:112, 58:82], LOST).sum() > 20
+    assert near(image[18:23, 20:55], PALETTE[0]).any()          # the trail
+
+
+def test_inside_shows_crop_response_and_curves():
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 255, (120, 160, 3)).astype(np.uint8)
+    tracker = CorrelationTracker()
+    tracker.init(frame, (60, 40, 30, 30))
+    states = [state((60, 40, 30, 30), 1)]
+    plain = annotate(frame, states[0], 0, scale=3)
+    before = show_inside(plain, tracker.found, states, [30])
+    states += [tracker.update(frame) for _ in range(3)]
+    image = show_inside(plain, tracker.found, states, [30] * 4)
+    assert image.shape == before.shape == (360, 480 + inside_width(360), 3)
+    assert (image[:, :480] == plain).all()
+    side = inside_width(360) // 2
+    assert image[40:side - 10, 490:470 + side].std() > 40       # noise, as the frame
+    green = image[:side, -side:, 1]                             # viridis: the higher, the greener
+    third = side // 3
+    assert green[third:-third, third:-third].max() > 180 > 110 > green[-third:, -third:].mean()
+    curves = image[side:, 480:]
+    assert near(curves, FOUND).any() and not near(curves, LOST).any()
+    states[-1] = state((60, 40, 30, 30), 0, lost=True)
+    assert near(show_inside(plain, tracker.found, states, [30] * 4)[side:, 480:], LOST).any()

@@ -3,15 +3,20 @@
 import io
 import json
 import os
+import time
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from tracker import State, load
+from tracker.correlation import CorrelationTracker
+from tracker.draw import inside_width
 from tracker.metrics import one_pass
-from tracker.sequences import read_boxes
-from tracker.track import boxes_text, track
+from tracker.multi import MultiTracker
+from tracker.scenes import render
+from tracker.sequences import read_boxes, read_mot
+from tracker.track import boxes_text, track, track_many
 from tracker.video import FrameSource, VideoWriter
 
 cv2 = pytest.importorskip("cv2")
@@ -69,7 +74,8 @@ def test_everything_is_written_and_agrees(video, tmp_path):
     assert summary["fps"] > 0 and summary["total_seconds"] > summary["init_seconds"]
     assert summary["auc"] is None and summary["note"] is None
     assert [f["lost"] for f in summary["per_frame"]] == [i == 5 for i in range(12)]
-    assert summary["per_frame"][0] == {"box": list(BOX), "confidence": 1.0, "lost": False}
+    assert summary["per_frame"][0] == {"box": list(BOX), "confidence": 1.0, "lost": False,
+                                       "skipped": 0, "predicted": None}
 
     boxes = read_boxes(out / "my clip-boxes.txt")
     assert np.allclose(boxes, [(10 + 2 * i, 20, 12.5, 8) for i in range(12)])
@@ -159,3 +165,75 @@ def test_folders_with_dots_keep_their_name(tmp_path):
     assert summary["files"]["boxes"].endswith("v1.2-boxes.txt")
     assert run(folder / ".." / "v1.2", load("first"), tmp_path / "out")["files"] == summary["files"]
     assert summary["fps"] is None       # one frame: nothing was timed
+
+
+def test_in_real_time_frames_are_skipped_and_everything_says_so(video, tmp_path):
+    class Slow(Mover):
+        def update(self, frame):
+            time.sleep(.1)                      # two frames of the file's 20 a second
+            return super().update(frame)
+
+    tracker = Slow()
+    notes = np.full((12, 4), np.nan)
+    notes[[0, 11]] = BOX, (30, 20, 12.5, 8)
+    summary = run(video, tracker, tmp_path, realtime=True, notes=notes)
+    seen = len(tracker.frames)
+    assert summary["frames"] == seen < 11 and summary["skipped"] == 12 - seen
+    assert sum(f["skipped"] for f in summary["per_frame"]) == 12 - seen
+    boxes = read_boxes(tmp_path / "my clip-boxes.txt")
+    numbers = np.cumsum([1 + f["skipped"] for f in summary["per_frame"]]) - 1
+    assert len(boxes) == 12 and (np.flatnonzero(np.isfinite(boxes[:, 0])) == numbers).all()
+    assert summary["noted_frames"] == 2 and numbers[-1] == 11   # the last frame is seen
+    with FrameSource(tmp_path / "my clip-tracked.webm") as annotated:
+        assert len(list(annotated)) == 12       # it keeps time
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Ten frames with two targets, and a video of it."""
+    scene = render(2, 10, (240, 200), 2, unit=40)
+    path = tmp_path_factory.mktemp("scene") / "scene.webm"
+    scene.write(path)
+    return scene, path
+
+
+def test_many_targets(scene, tmp_path):
+    scene, path = scene
+    with FrameSource(path) as source:
+        summary = track_many(source, MultiTracker(), scene.boxes[0], tmp_path, name="many",
+                             console=quiet())
+    assert sorted(os.listdir(tmp_path)) == ["scene-sheet.png", "scene-tracked.webm",
+                                            "scene-tracks.txt", "scene.json"]
+    assert summary == json.loads((tmp_path / "scene.json").read_text())
+    assert summary["targets"] == [1, 2] and len(summary["per_frame"]) == 10
+    tracks = read_mot(tmp_path / "scene-tracks.txt")
+    assert [list(ids) for ids, _ in tracks] == [[1, 2]] * 10
+    for t, (_, boxes) in enumerate(tracks):
+        np.testing.assert_allclose(boxes, scene.boxes[t], atol=12)
+        np.testing.assert_allclose(boxes, [summary["per_frame"][t][n]["box"] for n in "12"],
+                                   atol=.006)
+    with FrameSource(tmp_path / "scene-tracked.webm") as annotated:
+        assert len(list(annotated)) == 10
+
+
+def test_many_from_a_detector_alone(scene, tmp_path):
+    scene, path = scene
+    frames = iter(scene.boxes[1:])
+    tracker = MultiTracker(detect=lambda frame: (next(frames), np.ones(2)))
+    with FrameSource(path) as source:
+        summary = track_many(source, tracker, [], tmp_path, name="many", console=quiet())
+    assert summary["per_frame"][0] == {} and sorted(summary["per_frame"][9]) == ["1", "2"]
+    assert summary["targets"] == [1, 2]
+
+
+def test_what_the_search_saw_is_in_the_video(scene, tmp_path):
+    scene, path = scene
+    with FrameSource(path) as source:
+        summary = track(source, CorrelationTracker(), scene.boxes[0, 0], tmp_path, name="c",
+                        console=quiet(), inside=True)
+    with FrameSource(summary["files"]["video"]) as annotated:
+        assert annotated.size == (480 + inside_width(400), 400)
+        last = list(annotated)[-1]
+    assert last[:100, -100:].std() > 10         # the response
+    with FrameSource(path) as source, pytest.raises(ValueError, match="tracker correlation, not of"):
+        track(source, Mover(), BOX, tmp_path, name="mover", console=quiet(), inside=True)

@@ -64,11 +64,11 @@ def _opencv(name):
     return OpenCVTracker(name)
 
 
-DEFAULT = "recurrent"
+DEFAULT = "correlation"
 OPENCV = ("MIL", "KCF", "CSRT", "Nano")
 _MAKERS = {
-    "recurrent": _recurrent,
     "correlation": _correlation,
+    "recurrent": _recurrent,
     "first": _first,
     "velocity": _velocity,
     **{name: lambda name=name: _opencv(name) for name in OPENCV},

@@ -151,7 +151,8 @@ def test_a_broken_opencv_says_what_mends_it(monkeypatch, message, words):
 
 
 def test_names_and_the_default():
-    assert set(tracker.OPENCV) < set(tracker.names()) and tracker.DEFAULT in tracker.names()
+    assert set(tracker.OPENCV) < set(tracker.names()) and tracker.DEFAULT == tracker.names()[0]
+    assert type(tracker.load()).__name__ == "CorrelationTracker"
     assert isinstance(tracker.load("first"), KeepFirst)
     with pytest.raises(ValueError, match=f"'nope'.*{', '.join(tracker.names())}"):
         tracker.load("nope")

@@ -109,8 +109,9 @@ def show_inside(image, found, states, sizes):
         crop, heat = (cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR)
                       for picture in (crop, heat))
         middle = side / 2 + found.shift * side / (found.side * found.scale)
-        for picture in (crop, heat):
-            cv2.drawMarker(picture, _pixels(middle).tolist(), (255, 255, 255), cv2.MARKER_CROSS,
+        cell = side / len(response)     # the map's middle is that of a cell, right and below of ours
+        for picture, place in ((crop, middle), (heat, middle + cell / 2)):
+            cv2.drawMarker(picture, _pixels(place).tolist(), (255, 255, 255), cv2.MARKER_CROSS,
                            max(side // 10, 5), 1)
         _label(crop, f"search x{found.scale:.2f}", 0, 0, DARK)
         _label(heat, f"response {found.peak:.2f}", 0, 0, DARK)

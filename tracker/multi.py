@@ -26,7 +26,6 @@ from tracker import State
 from tracker.association import BIRTH, LEAST, Candidates, assign, similarity
 from tracker.boxes import as_tuple, centre, check_box, check_frame, check_started, iou
 from tracker.correlation import CELLS, MARGIN, CorrelationTracker, cut
-from tracker.features import FeatureNetwork
 
 NEAR = CELLS // 8       # cells around a detection's middle in which a target's filter may answer
 CORRECT = .5            # by how much of the difference a detection corrects a box
@@ -89,7 +88,8 @@ class MultiTracker:
     @classmethod
     def load(cls, path=None, detect=None):
         """With the CNN's weights in a safetensors file; None: those that come with the package."""
-        return cls(FeatureNetwork.load(path), detect)
+        one = CorrelationTracker.load(path)
+        return cls(one.network, detect, motion=one.foresight and one.foresight.network)
 
     def init(self, frame, boxes=()):
         """Start afresh on `frame` (H, W, 3) uint8 BGR with targets at boxes x, y, w, h in pixels.

@@ -6,6 +6,7 @@ error of a state after T steps about T·1e-7.
 
 import numpy as np
 
+from kernels import memory
 from kernels.cells import (
     copy_rows,
     limits,
@@ -25,7 +26,7 @@ from kernels.recurrent import before, rows
 @rung(gru, device="cpu", why="one kernel for all steps; weights and states stay in the cache")
 def compiled(xw, h0, R, rb, mask, gate):
     n, steps, _ = xw.shape
-    hs = np.empty((n, steps, h0.shape[1]), np.float32)
+    hs = memory.empty((n, steps, h0.shape[1]))
     flat = (plain(a).reshape(-1) for a in (xw, h0, rb))
     _forward(*flat, panels(R, 3), masks(mask, n, steps), hs, hs.reshape(-1), split(n))
     return hs
@@ -35,9 +36,10 @@ def compiled(xw, h0, R, rb, mask, gate):
 def compiled(g, hs, xw, h0, R, rb, mask, gate):  # noqa: F811
     n, steps, _ = xw.shape
     previous = before(np, hs, h0)
-    recurrent = (rows(previous) @ R).reshape(xw.shape)  # (N, T, 3U)
+    recurrent = memory.empty(xw.shape)  # (N, T, 3U)
+    np.matmul(rows(previous), R, out=rows(recurrent))
     recurrent += rb
-    dxw, dh = np.empty(xw.shape, np.float32), np.empty(h0.shape, np.float32)
+    dxw, dh = memory.empty(xw.shape), np.empty(h0.shape, np.float32)
     flat = (plain(a).reshape(-1) for a in (g, previous, xw))
     _backward(
         *flat, panels(R.T), masks(mask, n, steps), recurrent.reshape(-1), dxw.reshape(-1), dh,

@@ -5,6 +5,7 @@ See `kernels.cells`. float32 only. Absolute error of a state after T steps about
 
 import numpy as np
 
+from kernels import memory
 from kernels.cells import (
     copy_rows,
     limits,
@@ -24,7 +25,7 @@ from kernels.rnn import rnn, rnn_grad
 @rung(rnn, device="cpu", why="one kernel for all steps; weights and states stay in the cache")
 def compiled(xw, h0, R, mask, gate):
     n, steps, _ = xw.shape
-    hs = np.empty(xw.shape, np.float32)
+    hs = memory.empty(xw.shape)
     flat = plain(xw).reshape(-1), plain(h0).reshape(-1), panels(R)
     _forward(*flat, masks(mask, n, steps), hs, hs.reshape(-1), split(n))
     return hs
@@ -33,7 +34,7 @@ def compiled(xw, h0, R, mask, gate):
 @rung(rnn_grad, device="cpu", why="one kernel for all steps backward, then dR as one product")
 def compiled(g, hs, xw, h0, R, mask, gate):  # noqa: F811
     n, steps, _ = xw.shape
-    dxw, dh = np.empty(xw.shape, np.float32), np.empty(h0.shape, np.float32)
+    dxw, dh = memory.empty(xw.shape), np.empty(h0.shape, np.float32)
     flat = plain(g).reshape(-1), plain(hs).reshape(-1), panels(R.T)
     _backward(*flat, masks(mask, n, steps), dxw.reshape(-1), dh, *limits(gate), split(n))
     return dxw, dh, rows(before(np, hs, h0)).T @ rows(dxw)

@@ -1,9 +1,11 @@
 """Ops that move numbers about. Each one's derivative is another of them."""
 
 import itertools
+import math
 
 import numpy as np
 
+from kernels import memory
 from kernels.backend import array_module as module
 from minideep.autograd import op
 from minideep.tensor import Tensor
@@ -102,7 +104,11 @@ def getitem(x, *, index):
 def index_add(g, *, index, shape):
     """Zeros of `shape` with g added at [index]; where the index repeats, the values add up."""
     xp, index = module(g), _plain(index)
-    y = xp.zeros(shape, dtype=g.dtype)
+    if xp is np and math.prod(shape) * g.dtype.itemsize > memory.SMALL:
+        y = memory.empty(shape, g.dtype)
+        y[...] = 0
+    else:
+        y = xp.zeros(shape, dtype=g.dtype)
     parts = index if isinstance(index, tuple) else (index,)
     if all(i is None or i is Ellipsis or isinstance(i, (int, slice, np.integer)) for i in parts):
         y[index] = g

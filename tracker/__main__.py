@@ -1,4 +1,4 @@
-"""python -m tracker demo | track | train | evaluate | robustness | ablate"""
+"""python -m tracker demo | track | train | evaluate | evaluate-many | robustness | ablate"""
 
 import os
 from contextlib import ExitStack, contextmanager
@@ -51,6 +51,8 @@ def demo(
     show: Show = False,
     device: Device = None,
     json: Json = None,
+    rendered: Annotated[bool, typer.Option(
+        "--rendered", help="Track in rendered scenes instead, whose true boxes are exact.")] = False,
 ):
     """Track an object in the two videos that come with the package.
 
@@ -60,28 +62,40 @@ def demo(
     with _user_errors():
         from tracker.demo import demo as run
         with _device(device, tracker) as where:
-            run(output, tracker, show, where, json)
+            run(output, tracker, show, where, json, rendered=rendered)
 
 
 @app.command()
 def track(
     source: Annotated[str, typer.Argument(
         metavar="VIDEO|FOLDER|CAMERA",
-        help="A video file, a folder of images, or a camera's number (0 is the first).")],
-    box: Annotated[str | None, typer.Option(
+        help="A video file, a folder of images, a camera's number (0 is the first), or a stream's "
+        "address (rtsp://...).")],
+    box: Annotated[list[str] | None, typer.Option(
         metavar="x,y,w,h", help="The target in the first frame, in pixels, x and y the top-left "
-        "corner, from 0. Without it you drag a box with the mouse.")] = None,
+        "corner, from 0. Give it several times for several targets. Without it you drag a box with "
+        "the mouse.")] = None,
+    detect: Annotated[str | None, typer.Option(
+        metavar="motion", help="Find targets without boxes: all that moves before a camera that "
+        "stands still.")] = None,
     tracker: Name = None,
+    realtime: Annotated[bool, typer.Option(
+        "--realtime", help="Play a file at its own pace and skip the frames that come while one is "
+        "tracked, as with cameras and streams.")] = False,
+    inside: Annotated[bool, typer.Option(
+        "--inside", help="Show in the video what the search saw: its crop, the response, curves of "
+        "confidence and size.")] = False,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")] = Path(
         "track-output"),
     show: Show = False,
     device: Device = None,
     json: Json = None,
 ):
-    """Track an object in your own video, images or camera.
+    """Track objects in your own video, images, camera or stream.
 
-    Writes an annotated video that a browser plays, a contact sheet, the boxes (one x,y,w,h a line)
-    and a summary. Ctrl-C ends a camera's recording and keeps what was recorded.
+    Writes an annotated video that a browser plays, a contact sheet, the boxes (one x,y,w,h a line;
+    of several targets in MOTChallenge's format) and a summary. Ctrl-C ends a camera's recording and
+    keeps what was recorded.
     """
     with _user_errors():
         from rich.console import Console
@@ -89,23 +103,38 @@ def track(
         import tracker as package
         from tracker.demo import print_files, results_table
         from tracker.track import track as run
-        from tracker.track import write_json
+        from tracker.track import track_many, write_json
         from tracker.video import FrameSource
         from tracker.window import Window
 
-        given = None if box is None else _parse_box(box)
-        name = package.DEFAULT if tracker is None else tracker
+        given = [_parse_box(text) for text in box or ()]
+        many = len(given) > 1 or detect is not None
+        name = tracker or ("correlation" if many else package.DEFAULT)
+        if many and (name != "correlation" or inside):
+            raise ValueError("several targets are followed by the tracker correlation, without "
+                             "--inside")
         with _device(device, name) as where, FrameSource(source) as frames:
-            follower = package.load(name)
-            if given is None:
-                given = Window("choose the target").choose_box(frames.first)
+            live = {"realtime": realtime or frames.camera}
+            follower = _load_many(detect) if many else package.load(name)
+            if not given and not many:
+                given = [Window("choose the target").choose_box(frames.first)]
             window = Window(f"{frames.stem}, {name}") if show else None
-            summary = run(frames, follower, given, output, name=name, device=where,
-                          window=window)
+            if many:
+                summary = track_many(frames, follower, given, output, name=name, device=where,
+                                     window=window, **live)
+            else:
+                summary = run(frames, follower, *given, output, name=name, device=where,
+                              window=window, inside=inside, **live)
         if window is not None:
             window.close()
         console = Console()
-        console.print(results_table({frames.stem: summary}, f"{name} on {where}"))
+        if many:
+            console.print(f"{len(summary['targets'])} targets in {summary['frames']} frames, "
+                          f"{summary['fps'] or 0:.0f} frames/s")
+        else:
+            console.print(results_table({frames.stem: summary}, f"{name} on {where}"))
+        if summary["skipped"]:
+            console.print(f"{summary['skipped']} frames were skipped")
         print_files(summary, console)
         if json:
             write_json(summary, json)
@@ -210,6 +239,25 @@ def evaluate(
 
 
 @app.command()
+def evaluate_many(
+    data: Annotated[Path | None, typer.Argument(
+        metavar="[DATA]", help="Sequences in MOTChallenge's layout; without it, rendered scenes "
+        "whose truth is exact.")] = None,
+    scenes: Annotated[int, typer.Option(min=1, metavar="N", help="Rendered scenes.")] = 3,
+    max_frames: MaxFrames = None,
+    json: Json = None,
+):
+    """Measure how well many targets are followed: MOTA, IDF1, HOTA.
+
+    Once with the first box of every target given, once with a detector's boxes (det/det.txt; for
+    rendered scenes the true ones with errors, misses and inventions).
+    """
+    with _user_errors():
+        from tracker.evaluate_many import evaluate_many_command
+        evaluate_many_command(data, scenes, max_frames, json)
+
+
+@app.command()
 def robustness(
     data: Data,
     trackers: Annotated[str | None, typer.Option(
@@ -285,6 +333,16 @@ def predict(
     with _user_errors():
         from tracker.prediction import predict_command
         predict_command(data, tracker, json, max_frames, one_based, blockers)
+
+
+def _load_many(detect):
+    """A MultiTracker, with the detector of that name."""
+    from tracker.moving import MovingThings
+    from tracker.multi import MultiTracker
+    if detect not in (None, "motion"):
+        raise ValueError(f"--detect takes motion, not {detect!r}; for a detector of your own use "
+                         "tracker.multi.MultiTracker.load(detect=function)")
+    return MultiTracker.load(detect=detect and MovingThings())
 
 
 def _parse_box(text):

@@ -4,7 +4,10 @@
     pedestrian   a man in black who walks, stops, is crossed by another and walks away
 
 Both have boxes noted by hand on every 10th frame (clips/*.boxes.txt), clips/NOTICE says where they
-come from.
+come from. Or two rendered scenes (tracker.scenes), whose boxes are exact in every frame:
+
+    turning      a thing that turns and grows among others that look like it
+    hidden       a thing that others pass in front of
 """
 
 from pathlib import Path
@@ -14,25 +17,36 @@ from rich.console import Console
 from rich.table import Table
 
 import tracker
+from tracker.scenes import render
 from tracker.track import track, write_json
-from tracker.video import FrameSource
+from tracker.video import FrameSource, replacing
 from tracker.window import Window
 
 CLIPS = Path(__file__).parent / "clips"
 NAMES = ("cup", "pedestrian")
+RENDERED = {
+    "turning": {"seed": 10, "turn": .04, "growth": .03, "lookalikes": 2},
+    "hidden": {"seed": 4, "speed": .08, "occluders": 3},
+}
 
 
-def demo(folder="demo-output", name=None, show=False, device="cpu", json=None, clips=CLIPS):
+def demo(folder="demo-output", name=None, show=False, device="cpu", json=None, clips=CLIPS,
+         rendered=False):
     """Track the clips, write videos, sheets, boxes and summaries to `folder`, print a table.
 
     name: see tracker.load(); show: also in a window; device: "cpu" or "cuda"; json: a file for all
-    summaries together; clips: a folder with NAME.webm and NAME.boxes.txt for every name in NAMES.
+    summaries together; clips: a folder with NAME.webm and NAME.boxes.txt for every name in NAMES;
+    rendered: the RENDERED scenes instead, of which the same two files are written to `folder`.
     Returns {clip: summary}, see tracker.track.track(). Raises NoWindow for show=True where there
     is no display.
     """
     console, summaries = Console(), {}
     name = tracker.DEFAULT if name is None else name
-    for clip in NAMES:
+    if rendered:
+        clips = folder
+        for clip, arguments in RENDERED.items():
+            write_scene(render(**arguments), Path(folder) / clip)
+    for clip in RENDERED if rendered else NAMES:
         window = Window(f"{clip}, {name}") if show else None
         with FrameSource(Path(clips) / f"{clip}.webm") as source:
             notes = read_notes(Path(clips) / f"{clip}.boxes.txt", source.count)
@@ -48,6 +62,16 @@ def demo(folder="demo-output", name=None, show=False, device="cpu", json=None, c
         write_json(summaries, json)
         console.print(f"summary of all: {json}", markup=False, highlight=False, soft_wrap=True)
     return summaries
+
+
+def write_scene(scene, path):
+    """A scene's frames and first target as PATH.webm and PATH.boxes.txt, see read_notes()."""
+    scene.write(f"{path}.webm")
+    boxes = scene.sequence().boxes
+    with replacing(f"{path}.boxes.txt") as partial:
+        partial.write_text(f"# {scene.name}: frame, x, y, w, h\n" + "".join(
+            f"{t}," + ",".join(f"{v:.2f}" for v in box) + "\n"
+            for t, box in enumerate(boxes) if np.isfinite(box).all()), encoding="utf-8")
 
 
 def read_notes(path, frames):

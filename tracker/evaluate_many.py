@@ -47,7 +47,7 @@ def rendered(number, frames=120):
     comes back, and a double of one of them."""
     scene = render(number, frames, (480, 360), 4, occluders=2, leaving=1, lookalikes=1)
     truth = scene.truth()
-    return Crowd(f"rendered-{number}", scene, truth, flawed(truth, number))
+    return Crowd(f"scene {number}", scene, truth, flawed(truth, number))
 
 
 def flawed(truth, seed, missed=.1, error=.04, false=.1):
@@ -157,7 +157,7 @@ def evaluate_many_command(data=None, scenes=3, max_frames=None, json=None, make=
     for start, videos in found.items():
         table = Table(title=START[start])
         table.add_column("video")
-        for heading in (*SHOWN.values(), "boxes", "frames/s"):
+        for heading in (*SHOWN.values(), "boxes", "fps"):
             table.add_column(heading, justify="right")
         for name, scores in videos.items():
             table.add_row(name, *(_text(scores[key]) for key in (*SHOWN, "truth")),

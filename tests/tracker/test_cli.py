@@ -74,6 +74,49 @@ def test_track_a_video_with_opencv(tmp_path):
     assert len((tmp_path / "short-boxes.txt").read_text().splitlines()) == 5
 
 
+@pytest.fixture
+def hand_made(monkeypatch):
+    """Trackers without their networks: quick, and there without weights."""
+    from tracker.correlation import CorrelationTracker
+    monkeypatch.setattr(CorrelationTracker, "load", classmethod(lambda cls, path=None: cls()))
+
+
+def test_track_several_targets(images, tmp_path, hand_made):
+    result = call("track", images, "--box", "10,20,10,8", "--box", "40,10,12,12", "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "2 targets in 4 frames" in result.output and "frames-tracks.txt" in result.output
+    assert len((tmp_path / "frames-tracks.txt").read_text().splitlines()) == 8
+    result = call("track", images, "--detect", "motion", "--output", tmp_path)
+    assert result.exit_code == 0 and "0 targets in 4 frames" in result.output, result.output
+    assert "--detect takes motion, not 'x'" in refuse("track", images, "--detect", "x")
+    assert "tracker correlation" in refuse("track", images, "--detect", "motion", "--inside")
+    assert "tracker correlation" in refuse("track", images, "--box", "1,2,3,4", "--box", "1,2,3,4",
+                                           "--tracker", "MIL")
+
+
+def test_track_in_real_time_and_inside(images, tmp_path, hand_made):
+    result = call("track", images, "--box", "10,20,10,8", "--realtime", "--inside", "--tracker",
+                  "correlation", "--output", tmp_path, "--json", tmp_path / "a.json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "a.json").read_text())
+    assert summary["frames"] + summary["skipped"] == 4
+    assert "inside a search" in refuse("track", images, "--box", "10,20,10,8", "--inside",
+                                       "--tracker", "first", "--output", tmp_path)
+
+
+def test_a_stream_that_is_not_there(tmp_path):
+    assert "is the address right" in refuse("track", "rtsp://127.0.0.1:9/x", "--box", "1,2,3,4",
+                                            "--tracker", "first")
+
+
+def test_evaluate_many(tmp_path, hand_made):
+    result = call("evaluate-many", "--scenes", 1, "--max-frames", 5, "--json", tmp_path / "a.json")
+    assert result.exit_code == 0, result.output
+    assert "MOTA" in result.output and "scene 0" in result.output
+    assert json.loads((tmp_path / "a.json").read_text())["boxes"]["scene 0"]["mota"] == 1
+    assert "expected MOTChallenge's layout" in refuse("evaluate-many", tmp_path)
+
+
 @pytest.mark.parametrize("box", ["1,2,3", "1,2,3,4,5", "a,b,c,d", ""])
 def test_a_bad_box(images, box):
     assert "--box takes four numbers x,y,w,h" in refuse("track", images, "--box", box)

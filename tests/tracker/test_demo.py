@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from tracker import demo as module
 from tracker.demo import CLIPS, NAMES, demo, read_notes
 from tracker.sequences import read_boxes
 from tracker.video import FrameSource, VideoWriter
@@ -94,3 +95,14 @@ def test_bad_notes_are_named(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(ValueError, match=match):
         read_notes(path, 5)
+
+
+def test_the_rendered_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "RENDERED", {"small": {"seed": 1, "frames": 6, "size": (160, 120),
+                                                       "unit": 30}})
+    summaries = demo(tmp_path, "first", rendered=True)
+    assert list(summaries) == ["small"] and summaries["small"]["noted_frames"] == 6
+    assert summaries["small"]["auc"] > .5
+    assert {"small.webm", "small.boxes.txt", "small-tracked.webm"} <= set(os.listdir(tmp_path))
+    notes = read_notes(tmp_path / "small.boxes.txt", 6)
+    assert np.isfinite(notes).all() and "small" in capsys.readouterr().out

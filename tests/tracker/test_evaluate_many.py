@@ -67,7 +67,7 @@ def test_flawed_detections():
     found = flawed(truth, 0)
     assert 1.85 < np.mean([len(boxes) for boxes in found]) < 1.95       # 2 · .9 + .1
     assert all(np.array_equal(a, b[1]) for a, b in zip(flawed(truth, 0, 0, 0, 0), truth))
-    assert rendered(1, 60).name == "rendered-1" and len(rendered(1, 60).truth) == 60
+    assert rendered(1, 60).name == "scene 1" and len(rendered(1, 60).truth) == 60
 
 
 @pytest.fixture

@@ -205,3 +205,28 @@ def test_replacing_is_all_or_nothing(tmp_path):
             partial.write_text("half")
             1 / 0
     assert path.read_text() == "whole" and os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_stream_is_a_source_that_does_not_wait(monkeypatch, tmp_path):
+    class Capture:
+        def isOpened(self):
+            return True
+
+        def get(self, _):
+            return 0.
+
+        def grab(self):
+            return True
+
+        def retrieve(self):
+            return True, np.zeros((10, 12, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    asked = []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda what: asked.append(what) or Capture())
+    source = FrameSource("rtsp://host/door?key=1")
+    assert asked == ["rtsp://host/door?key=1"]
+    assert source.camera and source.stem == "stream" and source.size == (12, 10)
+    assert source.fps is None and source.count is None

@@ -80,6 +80,10 @@ def variants():
     turned = [Variant(f"{'without' if on else 'with'} {LABELS.get(name, name)}",
                       LABELS.get(name, name), not on, options={name: not on})
               for name, on in switches.items()]
+    if switches["gate"] is switches["redetect"]:        # each leans on the other: both at once
+        on, both = switches["gate"], "the update gate and re-detection"
+        turned.append(Variant(f"{'without' if on else 'with'} {both}", both, not on,
+                              options={"gate": not on, "redetect": not on}))
     return [
         Variant(DEFAULT),
         Variant("learned features alone", "HOG and Lab", options={"hand": False}),
@@ -90,8 +94,6 @@ def variants():
         *(Variant(f"{peer}'s HOG and Lab alone", f"all features but {peer}'s", network="none",
                   peer=peer) for peer in ("OpenCV", "scikit-image")),
         *turned,
-        Variant("with gate and re-detection", "the update gate with re-detection", True,
-                options={"gate": True, "redetect": True}),
     ]
 
 

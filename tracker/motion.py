@@ -29,11 +29,10 @@ from tracker.boxes import centre, iou
 
 INPUTS, UNITS = 10, 32
 WEIGHTS = Path(__file__).parent / "weights" / "motion.safetensors"
-FARTHEST = 4.           # sizes of the target: further away is no further for the loss
+FARTHEST = 1.5          # sizes of the target: further away is no further for the loss
 SURE = .8               # the part of the centres that a Guess's reach holds
 WINDOW, BATCH = 48, 24  # frames, and windows, of a training step
 RATE, CLIP = 4e-3, 1.   # Adam's learning rate at first, the largest gradient norm
-HELD_OUT = 5            # every fifth roll-out is for the reach, none of it is learned from
 SCENES, LENGTH = 14, 60     # rendered scenes, and frames of each
 
 
@@ -230,30 +229,37 @@ def motion_loss(network, x, shift, growth, there):
 
 
 def fit(rolls, seed=0, steps=800, report=None):
-    """A MotionNetwork trained on roll-outs; its reach is set by those held out."""
+    """A MotionNetwork trained on roll-outs; its reach is what SURE of their frames need."""
     minideep.seed(seed)
-    network = MotionNetwork()
-    held = rolls[::HELD_OUT] if len(rolls) >= HELD_OUT else rolls
-    learned = [r for i, r in enumerate(rolls) if i % HELD_OUT] if len(rolls) >= HELD_OUT else rolls
+    network, rolls = MotionNetwork(), [sensible(roll) for roll in rolls]
     optimizer = optimizers.Adam(optimizers.schedules.CosineDecay(RATE, steps, alpha=.02),
                                 global_clipnorm=CLIP)
     for step in range(steps):
-        batch = batch_of(np.random.default_rng([seed, step]), learned)
+        batch = batch_of(np.random.default_rng([seed, step]), rolls)
         loss = motion_loss(network, *batch)
         loss.backward()
         optimizer.step([w for w in network.parameters() if w.requires_grad])
         if report:
             report(step + 1, loss.item())
-    needed = np.concatenate([reaches(network, roll) for roll in held])
+    needed = np.concatenate([reaches(network, roll) for roll in rolls])
     assign({"reach": network.reach}, {"reach": np.array(np.quantile(needed, SURE), np.float32)})
     return network
 
 
+def sensible(roll):
+    """A roll-out without the displacements in frames in which the tracker follows something else
+    and does not know it: nothing in the signals tells of the target there."""
+    shift = roll["shift"].copy()
+    shift[(roll["there"] == 0) & (roll["x"][:, 8] == 0)] = np.nan
+    return {**roll, "shift": shift}
+
+
 def reaches(network, roll):
-    """How far, in scales of the network's Laplace, the truth was: the larger of both axes (m,)."""
+    """How far, in scales of the network's Laplace, the truth was: the larger of both axes (m,).
+    Of the frames in which the box is on the target."""
     with no_grad():
         mean, scale, *_ = network(tensor(roll["x"][None]))
-    known = np.isfinite(roll["shift"]).all(1)
+    known = np.isfinite(roll["shift"]).all(1) & (roll["there"] == 1)
     far = np.abs(roll["shift"] - mean.numpy()[0]) / np.exp(scale.numpy()[0])
     return far[known].max(1)
 
@@ -297,8 +303,7 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
                  "alone on what the correlation tracker did.",
         "weights": network.count_params(), "steps": steps, "seed": seed,
         "command": f"python -m tracker train motion DATA --steps {steps} --seed {seed}",
-        "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES,
-                 "of them for the reach alone": f"every {HELD_OUT}th"},
+        "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES},
         "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}
                   for i in range(49, steps, max(steps // 10, 1))]}
     atomic_write(Path(output) / "motion.json", (json_format.dumps(card, indent=1) + "\n").encode())

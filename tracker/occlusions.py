@@ -9,9 +9,11 @@ An event is a stretch of frames in which nothing of the target is to be seen. Th
 
 Of every event is asked: is the target said to be lost within 10 frames? Is it found again, that is,
 not said to be lost and the box on it (IoU > .3) for 5 frames in a row, the first of them within 30
-frames of its return? And of all frames: how many are false alarms? That is each frame of a stretch
-said to be lost that began while the target was in sight and the box was on it, as long as the
-target stays in sight. Where a tracker has really lost its target, "lost" is no false alarm.
+frames of its return? An event before which, for HELD frames, the box was not on the target anyway
+is not asked about, only counted: what is not held cannot be lost. And of all frames: how many are
+false alarms? That is each frame of a stretch said to be lost that began while the target was in
+sight and the box was on it, as long as the target stays in sight. Where a tracker has really lost
+its target, "lost" is no false alarm.
 """
 
 import json as json_format
@@ -43,6 +45,7 @@ from tracker.video import replacing
 
 HIDDEN = {"Jogging-1": [(70, 77)]}      # sequence: (first hidden frame, first one in sight again)
 SAY, FIND, STAY = 10, 30, 5             # frames: to say "lost", to find again, to stay there
+HELD = 15                               # frames before an event in which it has to be held
 ON_TARGET = .3                          # IoU from which on a box is on the target
 SLIDE = 6                               # frames that a blocker needs to come and to go
 SHORTEST, LONGEST, APART = 10, 30, 60   # frames: of a hidden stretch, from one's end to the next
@@ -170,8 +173,9 @@ def real_events(sequence):
 class Score:
     """Of one pass over one sequence."""
 
-    said: list          # for each event: frames until "lost" was said, or nan
-    found: list         # for each event after which the target comes back: frames, or nan
+    said: list          # for each event that is asked about: frames until "lost" was said, or nan
+    found: list         # for each of them after which the target comes back: frames, or nan
+    unheld: int         # events that are not asked about
     alarms: int         # false ones, in frames
     frames: int         # that were judged
     auc: float          # over the frames in which at least half of the target is in sight
@@ -182,8 +186,11 @@ class Score:
         overlap = np.nan_to_num(iou(track.boxes, sequence.boxes))
         seen = np.nan_to_num(sight) >= .5
         good = (overlap > ON_TARGET) & ~track.lost
-        said, found = [], []
+        said, found, unheld = [], [], 0
         for number, (first, back) in enumerate(events):
+            if not good[max(first - HELD, 0):first].any():
+                unheld += 1
+                continue
             times = np.flatnonzero(track.lost[first:first + SAY + 1])
             said.append(float(times[0]) if len(times) else np.nan)
             end = events[number + 1][0] if number + 1 < len(events) else len(seen)
@@ -201,7 +208,7 @@ class Score:
             false = false and seen[t] and track.lost[t]
             alarms += bool(false)
         truth = np.where(seen[:, None], sequence.boxes, np.nan)[track.start:]
-        return cls(said, found, alarms, len(seen) - track.start - 1,
+        return cls(said, found, unheld, alarms, len(seen) - track.start - 1,
                    one_pass(track.boxes[track.start:], truth).auc)
 
 
@@ -248,12 +255,14 @@ def occlusions(sequences, trackers=None, jobs=1, seeds=1, progress=None, fresh=F
 
 
 def summary(scores):
-    """What some Scores say together: {"events", "said", "returns", "found", "alarms", "auc"}.
+    """What some Scores say together: {"events", "unheld", "said", "returns", "found", "alarms",
+    "auc"}.
 
     said, found: the part of the events (returns); alarms: the part of all frames."""
     said = np.concatenate([[], *(s.said for s in scores)])
     found = np.concatenate([[], *(s.found for s in scores)])
-    return {"events": len(said), "said": _part(np.isfinite(said)),
+    return {"events": len(said), "unheld": sum(s.unheld for s in scores),
+            "said": _part(np.isfinite(said)),
             "returns": len(found), "found": _part(np.isfinite(found)),
             "alarms": sum(s.alarms for s in scores) / max(sum(s.frames for s in scores), 1),
             "auc": _part([s.auc for s in scores])}
@@ -274,7 +283,7 @@ def occlusions_command(data_folder, trackers=None, jobs=1, seeds=1, json=None, m
         result = occlusions(sequences, names, jobs, seeds, step, fresh)
     content = {}
     for name, kinds in result["trackers"].items():
-        shown = Table(title=f"{name}: events (missed), returns (missed), false alarms, AUC")
+        shown = Table(title=f"{name}")
         for heading in ("sequence", "kind", "lost said after", "found again after",
                         "false alarms", "AUC in sight"):
             shown.add_column(heading, justify="left" if heading in ("sequence", "kind") else "right")
@@ -288,13 +297,14 @@ def occlusions_command(data_folder, trackers=None, jobs=1, seeds=1, json=None, m
                          for kind, found in kinds.items()}
         content[name]["all"] = summary([s for found in kinds.values() for _, s in found])
     shown = Table(title=f"lost said within {SAY} frames, found again within {FIND}")
-    for heading in ("tracker", "kind", "events", "lost said", "found again", "false alarms",
+    for heading in ("tracker", "kind", "events", "not held", "lost said", "found again", "false alarms",
                     "AUC in sight"):
         shown.add_column(heading, justify="left" if heading in ("tracker", "kind") else "right")
     for name, kinds in content.items():
         for kind, s in kinds.items():
-            shown.add_row(name, kind, str(s["events"]), _percent(s["said"]), _percent(s["found"]),
-                          _percent(s["alarms"]), "–" if s["auc"] is None else f"{s['auc']:.3f}")
+            auc = "–" if s["auc"] is None else f"{s['auc']:.3f}"
+            shown.add_row(name, kind, str(s["events"]), str(s["unheld"]), _percent(s["said"]),
+                          _percent(s["found"]), _percent(s["alarms"]), auc)
     console.print(shown)
     for note in [*(f"{n}: {reason}" for n, reason in result["missing"].items()),
                  *result["errors"]]:

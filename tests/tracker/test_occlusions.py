@@ -101,6 +101,8 @@ def test_scores():
     assert np.isnan(late.said[0])
     never = judged(slice(41, 100), every < 40, [(40, 60)])
     assert never.said == [1] and np.isnan(never.found[0]) and never.alarms == 0
+    drifted = judged(slice(41, 62), every < 20, [(40, 60)])
+    assert drifted.unheld == 1 and drifted.said == [] and drifted.found == []
     short = judged([], every != 64, [(40, 60)])     # on it for 4 frames only at first
     assert short.found == [5]
     silly = judged(slice(10, 20), every > -1, [(40, 60)])

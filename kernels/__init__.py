@@ -12,6 +12,7 @@ from kernels.hog import hog
 from kernels.lab import lab
 from kernels.ladder import explain, ladders, use
 from kernels.lstm import lstm, lstm_grad
+from kernels.matmul import matmul
 from kernels.normalization import moments, normalize, normalize_grad
 from kernels.optimizer import adam
 from kernels.patch import patch
@@ -22,6 +23,7 @@ from kernels.pool2d import (
     max_pool2d_grad,
     max_pool2d_pick,
 )
+from kernels.rectify import rectify_grad
 from kernels.rnn import rnn, rnn_grad
 from kernels.softmax import (
     log_softmax,
@@ -56,6 +58,7 @@ __all__ = [
     "log_softmax_grad",
     "lstm",
     "lstm_grad",
+    "matmul",
     "max_pool2d",
     "max_pool2d_grad",
     "max_pool2d_pick",
@@ -63,6 +66,7 @@ __all__ = [
     "normalize",
     "normalize_grad",
     "patch",
+    "rectify_grad",
     "rnn",
     "rnn_grad",
     "sigmoid_crossentropy",

@@ -18,10 +18,10 @@ of the arrays.
 """
 
 import threading
-from math import prod
 
 import numpy as np
 
+from kernels import memory
 from kernels.jit import intrinsic, jit
 
 ROWS, COLUMNS, LANES = 6, 16, 8  # of a tile, and of a vector register
@@ -35,14 +35,6 @@ ZERO, ONE = np.int64(0), np.int64(1)
 _workspaces = threading.local()
 
 
-def aligned(shape):
-    """An empty float32 array that begins at a cache line: no vector lies in two of them."""
-    size = prod(shape)
-    numbers = np.empty(size + COLUMNS, np.float32)
-    first = -numbers.__array_interface__["data"][0] % 64 // 4
-    return numbers[first : first + size].reshape(shape)
-
-
 def workspace(name, size):
     """`size` float32 numbers of any value, from a cache line on, for the time of one call.
 
@@ -50,12 +42,12 @@ def workspace(name, size):
     them. No result may lie in it.
     """
     kept = vars(_workspaces)
-    memory = kept.get(name)
-    if memory is None or memory.size < size:
-        memory = aligned((size,))
+    space = kept.get(name)
+    if space is None or space.size < size:
+        space = memory.empty((size,))
         if size <= KEPT:
-            kept[name] = memory
-    return memory[:size]
+            kept[name] = space
+    return space[:size]
 
 
 @jit(inline="always")

@@ -127,6 +127,16 @@ def _gram(name, samples, frequencies, channels):
     return x, abs(random(samples)), f
 
 
+def _rectify(name, *shape):
+    return random(*shape), np.maximum(random(*shape[::-1]).reshape(shape), 0)
+
+
+def _matmul(name, m, k, n, what):
+    """Of a dense layer of (K, N): its output, the gradient of its input, that of its weights."""
+    x, w, g = random(m, k), random(k, n), random(m, n)
+    return {"x w": (x, w), "g wT": (g, w.T), "xT g": (x.T, g)}[what]
+
+
 # op: (how to make its arguments, the small sizes, {label: everyday sizes})
 _CONV = (_conv2d, None, CONVOLUTIONS)
 _POOL = (_pool2d, [(2, 6, 6, 3)], {"8x222x222x32, 2x2": (8, 222, 222, 32)})
@@ -152,6 +162,10 @@ EXAMPLES = {
     "sigmoid_crossentropy": _LOSS, "sigmoid_crossentropy_grad": _LOSS,
     "moments": _NORM, "normalize": _NORM, "normalize_grad": _NORM,
     "hog": _IMAGE, "lab": _IMAGE,
+    "matmul": (_matmul, [(3, 4, 5, "x w"), (4, 512, 520, "g wT")], {
+        f"8x16384 and 16384x1024, {what}": (8, 16384, 1024, what) for what in ("x w", "g wT", "xT g")
+    }),
+    "rectify_grad": (_rectify, [(2, 3, 4)], {"8x111x111x64": (8, 111, 111, 64)}),
     "gram": (_gram, [(3, 4, 2)], {"K 30, 33x64, C 32": (30, 33 * 64, 32)}),
 }
 
@@ -194,6 +208,8 @@ def _flops(name, args):
         xw = args[2 if grad else 0]
         weights = max((a for a in args if a.ndim == 2), key=lambda a: a.shape[1])
         return 2 * math.prod(xw.shape[:2]) * math.prod(weights.shape) * (2 if grad else 1)
+    if name == "matmul":
+        return 2 * math.prod(args[0].shape) * args[1].shape[1]
     if name == "gram":
         return 8 * math.prod(args[0].shape)
     return None

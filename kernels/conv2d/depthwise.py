@@ -13,6 +13,7 @@ Relative error as of any sum of KH·KW (weight gradient: N·OH·OW) terms in the
 
 import numpy as np
 
+from kernels import memory
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
 from kernels.conv2d.direct import _place
 from kernels.conv2d.shifts import _is_depthwise
@@ -25,7 +26,7 @@ PARTS = 16  # of the batch, in the weight gradient: each sums on its own
 
 @rung(conv2d, device="cpu", why="depthwise, compiled: sums stay in registers through all taps")
 def depthwise(x, w, stride, padding, dilation, groups):
-    y = np.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups), x.dtype)
+    y = memory.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups), x.dtype)
     origin = [-before for before, _ in padding]
     _correlate(x, w[:, :, 0], y, (0, 0), (1, 1), stride, origin, dilation)
     return y
@@ -35,7 +36,7 @@ def depthwise(x, w, stride, padding, dilation, groups):
 def depthwise(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
     n, h, width, c = x_shape
     outputs = w.shape[3]
-    dx = np.empty((n, h, width, outputs), g.dtype)
+    dx = memory.empty((n, h, width, outputs), g.dtype)
     places = [
         [(start, *_place(*axis, start)) for start in range(min(axis[1], size))]
         for size, axis in zip(x_shape[1:3], zip(w.shape, stride, [p for p, _ in padding], dilation))

@@ -24,10 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels import memory
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
 from kernels.jit import jit, plain, prange, simd, threads, usable
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, NONE, ZERO, aligned, clear, copy, multiply, spare, workspace
+from kernels.microkernel import COLUMNS, NONE, ZERO, clear, copy, multiply, spare, workspace
 
 PIXELS = 256  # of a block
 SMALL = 2**17  # multiplications
@@ -35,7 +36,7 @@ SMALL = 2**17  # multiplications
 
 @rung(conv2d, device="cpu", why="patches are multiplied where they lie, in vector registers")
 def direct(x, w, stride, padding, dilation, groups, b=None, relu=False):
-    y = aligned(output_shape(x.shape, w.shape, stride, padding, dilation, groups))
+    y = memory.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups))
     taps = [tuple(range(size)) for size in w.shape[:2]]
     origin = tuple(-before for before, _ in padding)
     _correlate(x, w, taps, False, y, (0, 0), (1, 1), stride, origin, dilation, groups, b, relu)
@@ -44,7 +45,7 @@ def direct(x, w, stride, padding, dilation, groups, b=None, relu=False):
 
 @rung(conv2d_input_grad, device="cpu", why="gathers from g in vector registers, without patches")
 def direct(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
-    dx = aligned(x_shape)
+    dx = memory.empty(x_shape)
     befores = [before for before, _ in padding]
     places = [
         [(start, *_place(*axis, start)) for start in range(min(axis[1], size))]

@@ -15,11 +15,12 @@ of P that two bands need is computed twice. Relative error: 1e-6 of the largest 
 
 import numpy as np
 
+from kernels import memory
 from kernels.conv2d import conv2d_input_grad
 from kernels.conv2d.direct import refusal
 from kernels.jit import jit, plain, prange, simd, threads
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, NONE, ZERO, aligned, clear, copy, multiply, spare, workspace
+from kernels.microkernel import COLUMNS, NONE, ZERO, clear, copy, multiply, spare, workspace
 
 FEW = 8  # channels: half a tile
 FRAME = 2**16  # numbers
@@ -29,7 +30,7 @@ FRAME = 2**16  # numbers
 def scatter(g, w, x_shape, stride, padding, dilation, groups):
     kh, kw, c, o = w.shape
     (top, _), (left, _) = padding
-    dx = aligned(x_shape)
+    dx = memory.empty(x_shape)
     if 0 in g.shape or 0 in x_shape:
         dx[...] = 0
         return dx

@@ -21,11 +21,12 @@ from math import prod
 
 import numpy as np
 
+from kernels import memory
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
 from kernels.conv2d.direct import ZERO_F, finish, padded_bias, refusal
 from kernels.jit import jit, plain, prange, simd, threads
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, NONE, ONE, ZERO, aligned, clear, copy, multiply, spare, workspace
+from kernels.microkernel import COLUMNS, NONE, ONE, ZERO, clear, copy, multiply, spare, workspace
 
 CACHE_NUMBERS = 2**17  # of all transformed tiles of a block: they fill half of a level 2 cache
 # (which, numbers before, numbers after) of the transforms; Numba compiles `_both` for each of them
@@ -57,7 +58,7 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     padded = -(-o // COLUMNS) * COLUMNS  # O, rounded up to whole lines
     sums = workspace("sums", parts * 36 * c * padded).reshape(parts, -1)
     sums[...] = 0
-    dw = aligned((3, 3, c, padded))
+    dw = memory.empty((3, 3, c, padded))
     before = padding[0][0], padding[1][0]
     _weight_grad(
         x.reshape(-1), x.shape, g.reshape(-1), g.shape, before, tiles, xs, gs, sums,
@@ -69,7 +70,7 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
 def _convolve(x, w, size, before, b=None, relu=False):
     """x (N, H, W, C) with `before` rows and columns of zeros, and enough behind: y of `size`."""
     _, _, c, o = w.shape
-    y = aligned((len(x), *size, o))
+    y = memory.empty((len(x), *size, o))
     if 0 in (*y.shape, c):
         y[...] = finish(0, b, relu)
         return y

@@ -72,10 +72,10 @@ _conv2d_bias.vjp(
 def _conv2d_bias_relu_vjp(g, y, x, w, b, **a):
     if grad_enabled():
         return vjp_by_recomputing(lambda x, w, b: rectify(_conv2d_bias(x, w, b, **a)), (x, w, b), g)[0]
-    g = g * (y > 0)
-    return (_conv2d_input_grad(g, w, x_shape=x.shape, **a) if x.requires_grad else None,
-            _conv2d_weight_grad(g, x, w_shape=w.shape, **a) if w.requires_grad else None,
-            sum(g, axis=(0, 1, 2)) if b.requires_grad else None)
+    dz, db = map(Tensor, kernels.rectify_grad(g.data, y.data))
+    return (_conv2d_input_grad(dz, w, x_shape=x.shape, **a) if x.requires_grad else None,
+            _conv2d_weight_grad(dz, x, w_shape=w.shape, **a) if w.requires_grad else None,
+            db if b.requires_grad else None)
 
 
 def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, relu=False):

@@ -4,9 +4,7 @@ import builtins
 import math
 import string
 
-import numpy as np
-
-from kernels import memory
+import kernels
 from kernels.backend import array_module as module, is_array
 from minideep.autograd import op
 from minideep.ops.elementwise import conj, mul
@@ -16,12 +14,13 @@ from minideep.tensor import Tensor, tensor
 
 __all__ = "affine einsum irfft2 matmul rfft2".split()
 
+LARGE = 2**20  # multiplications; below, choosing a kernel takes longer than it gains
+
 
 @op(elementwise=True)
 def _matmul(a, b):
-    large = a.ndim == 2 == b.ndim and len(a) * b.shape[1] * a.itemsize > memory.SMALL
-    if large and type(a) is type(b) is np.ndarray:
-        return np.matmul(a, b, out=memory.empty((len(a), b.shape[1]), np.result_type(a, b)))
+    if a.ndim == 2 == b.ndim and a.size * b.shape[1] > LARGE:
+        return kernels.matmul(a, b)
     return a @ b
 
 

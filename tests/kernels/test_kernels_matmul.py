@@ -1,0 +1,54 @@
+"""The product of two matrices: every rung against the formula, the compiled one against float64."""
+
+import numpy as np
+import pytest
+from check_rungs import check_rungs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kernels
+from kernels.jit import problem
+from kernels.matmul import matmul
+
+some = st.integers(0, 7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(some, some, some, st.integers(0, 2**32 - 1))
+def test_every_rung_equals_the_formula(m, k, n, seed):
+    rng = np.random.default_rng(seed)
+    check_rungs(matmul, rng.standard_normal((m, k)), rng.standard_normal((k, n)))
+
+
+@pytest.mark.skipif(problem() is not None, reason=f"Numba: {problem()}")
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 200), st.integers(1, 200), st.integers(0, 2**32 - 1),
+       st.booleans(), st.booleans())
+def test_compiled_of_all_sizes_and_orders(m, k, n, seed, turn_a, turn_b):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((k, m) if turn_a else (m, k)).astype(np.float32)
+    b = rng.standard_normal((n, k) if turn_b else (k, n)).astype(np.float32)
+    a, b = a.T if turn_a else a, b.T if turn_b else b
+    y = matmul.rungs["compiled"](a, b)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    assert y.shape == exact.shape and y.dtype == np.float32
+    np.testing.assert_allclose(y, exact, rtol=0, atol=1e-5 * abs(exact).max())
+
+
+def test_the_gradients_of_a_dense_layer_choose_it(rng=np.random.default_rng(0)):
+    x, w, g = (rng.standard_normal(s).astype(np.float32) for s in ((8, 600), (600, 300), (8, 300)))
+    assert kernels.explain(matmul, x, w).chosen == "array"
+    if problem() is not None:
+        pytest.skip(f"Numba: {problem()}")
+    assert kernels.explain(matmul, g, w.T).chosen == "compiled"
+    assert kernels.explain(matmul, x.T, g).chosen == "compiled"
+
+
+@pytest.mark.parametrize("a, b, error", [
+    (np.ones((2, 3)), np.ones((2, 3)), ValueError),
+    (np.ones(3), np.ones((3, 2)), ValueError),
+    ([[1.0]], np.ones((1, 2)), TypeError),
+])  # fmt: skip
+def test_errors_say_what_is_wrong(a, b, error):
+    with pytest.raises(error, match="must"):
+        matmul(a, b)

@@ -90,13 +90,14 @@ def inside_width(height):
     return max(2 * (height // 3), INSIDE)
 
 
-def show_inside(image, found, states, sizes):
+def show_inside(image, found, states, sizes, beliefs=()):
     """The picture with a panel on its right that shows what the tracker's search saw.
 
     image: (H, W, 3) of annotate(); found: a tracker.correlation.Found, or None before the first
     search; states: all so far, sizes: √(w·h) of each box. Above: the crop that was searched, the box
     that was found in it, and the merged response over it. Below: curves of the last HISTORY frames,
-    confidence (0 to 1; red where lost) and size against the first one (a half to twice).
+    confidence (0 to 1; red where lost), size against the first one (a half to twice), and, where
+    there are any, beliefs: how likely the LSTM held that the target is there.
     Returns (H, W + inside_width(H), 3)."""
     height, width = image.shape[0], inside_width(image.shape[0])
     side = min(width // 2, height // 2)
@@ -116,16 +117,19 @@ def show_inside(image, found, states, sizes):
         _label(crop, f"search x{found.scale:.2f}", 0, 0, DARK)
         _label(heat, f"response {found.peak:.2f}", 0, 0, DARK)
         panel[:side, :side], panel[:side, width - side:] = crop, heat
-    rest = panel[side:]                                     # (H - side, width, 3), a view
-    half = len(rest) // 2
     lost = [state.lost for state in states]
-    _curve(rest[:half], [s.confidence for s in states], lost, 0, 1, "confidence {:.2f}")
-    _curve(rest[half:], np.log2(np.divide(sizes, sizes[0])), lost, -1, 1, "size x{:.2f}", np.exp2)
+    curves = [([s.confidence for s in states], 0, 1, "confidence {:.2f}", float),
+              (np.log2(np.divide(sizes, sizes[0])), -1, 1, "size x{:.2f}", np.exp2)]
+    if len(beliefs):
+        curves.append((beliefs, 0, 1, "LSTM: there {:.2f}", float))
+    for part, curve in zip(np.array_split(panel[side:], len(curves)), curves):      # views
+        _curve(part, lost, *curve)
     return np.hstack([image, panel])
 
 
-def _curve(image, values, lost, low, high, label, shown=lambda value: value):
-    """Draw the last values (n,) as a curve from `low` to `high`, in red where lost."""
+def _curve(image, lost, values, low, high, label, shown):
+    """Draw the last values (n,) as a curve from `low` to `high`, in red where lost; the label says
+    what the last one is, as shown(value)."""
     cv2 = import_cv2()
     height, width = image.shape[:2]
     values, lost = np.asarray(values, float)[-HISTORY:], lost[-HISTORY:]

@@ -52,7 +52,7 @@ def track(source, tracker, box, folder, *, name, device="cpu", notes=None, windo
     if inside and not hasattr(tracker, "search"):
         raise ValueError(f"what is inside a search can be shown of the tracker correlation, not of "
                          f"{name}")
-    states, sizes = [], []
+    states, sizes, beliefs = [], [], []
 
     def step(frame, skipped):
         if states:
@@ -61,13 +61,18 @@ def track(source, tracker, box, folder, *, name, device="cpu", notes=None, windo
             tracker.init(frame, box)
             states.append(State(as_tuple(box), confidence=1.0, lost=False))
         sizes.append(max(states[-1].box[2] * states[-1].box[3], 1) ** .5)
+        if inside and tracker.foresight is not None:
+            beliefs.append(tracker.believed)
 
     def draw(frame, number):
         truth = notes[number] if notes is not None and number < len(notes) else None
         return partial(annotate, frame, states[-1], number, truth, trail_of(states))
 
-    around = (lambda image: show_inside(image, tracker.found, states, sizes)) if inside else None
-    record = _record(source, folder, step, draw, around, window, console, realtime)
+    def with_inside(image):
+        return show_inside(image, tracker.found, states, sizes, beliefs)
+
+    record = _record(source, folder, step, draw, with_inside if inside else None, window, console,
+                     realtime)
     numbers = record.pop("numbers")
     del states[len(numbers):]       # Ctrl-C may come between any two lines
     summary = {

@@ -134,5 +134,7 @@ def test_inside_shows_crop_response_and_curves():
     assert green[third:-third, third:-third].max() > 180 > 110 > green[-third:, -third:].mean()
     curves = image[side:, 480:]
     assert near(curves, FOUND).any() and not near(curves, LOST).any()
+    three = show_inside(plain, tracker.found, states, [30] * 4, [1, 0, 0, 0])[side:, 480:]
+    assert near(three[-len(three) // 3:], FOUND).any() and (three != curves).any()
     states[-1] = state((60, 40, 30, 30), 0, lost=True)
     assert near(show_inside(plain, tracker.found, states, [30] * 4)[side:, 480:], LOST).any()

@@ -19,6 +19,10 @@ class GradientError(AssertionError):
     """A gradient that disagrees with finite differences."""
 
 
+class CannotCheck(GradientError):
+    """There is no slope to compare with: a kink, or numbers that are not finite."""
+
+
 def gradcheck(f, *inputs, order=2, eps=1e-5, rtol=1e-5, atol=1e-7, directions=2, seed=0):
     """Check the gradients of f(*inputs) to `order` (1 or 2). Returns True or raises GradientError.
 
@@ -87,22 +91,24 @@ def _compare(value, data, floating, eps, rtol, atol, directions, rng, what):
                 return float(value(_tensors(moved, ())))
 
             right, left, here = at(eps), at(-eps), at(0.0)
+            name = f"{what}, input {i} of shape {data[i].shape}, random direction {number}"
+            if not np.isfinite([right, left, here]).all():
+                raise CannotCheck(f"{name}: the function is {left}, {here}, {right} there: not finite")
             numeric = (right - left) / (2 * eps)
             noise = 1e-15 * max(abs(right), abs(left)) / eps * 10
             tolerance = atol + rtol * max(abs(numeric), abs(analytic)) + noise
-            agree = abs(numeric - analytic) <= tolerance
+            agree = abs(numeric - analytic) <= tolerance  # never of a NaN
             bend = abs((right - here) - (here - left)) / eps  # O(ε) where smooth, O(1) at a kink
             if agree and bend <= 100 * tolerance:
                 continue
-            name = f"{what}, input {i} of shape {data[i].shape}, random direction {number}"
             closer, other = at(eps / 8), at(-eps / 8)
             shrunk = abs((closer - here) - (here - other)) / (eps / 8)  # bend / 8 where smooth
             finer = (closer - other) / (eps / 4)
             if bend > 100 * tolerance and (shrunk > bend / 2 or abs(finer - numeric) > tolerance):
-                raise GradientError(
+                raise CannotCheck(
                     f"{name}: the slope is {(right - here) / eps:.9g} on one side and "
                     f"{(here - left) / eps:.9g} on the other: a kink within eps={eps:g} (the "
                     f"gradient there is {analytic:.9g}); move the inputs away from it")
-            if not agree and abs(finer - analytic) > tolerance:
+            if not agree and not abs(finer - analytic) <= tolerance:
                 raise GradientError(f"{name}: the gradient says {analytic:.9g}, finite differences "
                                     f"say {numeric:.9g}")

@@ -2,10 +2,11 @@
 
 import html
 import math
+import re
 
 from minideep.autograd import Node
 from minideep.inspect.observe import display_name, note
-from minideep.inspect.trace import nodes_behind, short, size
+from minideep.inspect.trace import arrays_of, check_tensors, nodes_behind, owner, short, size
 from minideep.tensor import Tensor
 
 __all__ = ["Graph", "graph"]
@@ -16,11 +17,12 @@ class Box:
 
     def __init__(self, kind, title):
         self.kind, self.title, self.shape, self.saved, self.seconds = kind, title, None, 0, 0.0
+        self.group = None  # of a layer's box: its path
         self.layer, self.line, self.count, self.sources = "", None, 0, {}
 
     @property
     def lines(self):
-        text = [self.title + (f"  ({self.count} ops)" if self.kind == "layer" else "")]
+        text = [clean(self.title) + (f"  ({self.count} ops)" if self.kind == "layer" else "")]
         if self.shape is not None:
             text.append("x".join(map(str, self.shape)) or "scalar")
         if self.saved:
@@ -48,9 +50,10 @@ class Graph:
             label = "\\n".join(line.replace("\\", "\\\\").replace('"', r'\"') for line in box.lines)
             lines.append(f'  {name} [shape={shapes[box.kind]} label="{label}"];')
         for box, name in names.items():
-            for source, shape in box.sources.items():
-                label = "x".join(map(str, shape))
-                lines.append(f'  {names[source]} -> {name} [label="{label}" fontsize=8];')
+            for source, arrows in box.sources.items():
+                for shape in arrows:
+                    label = "x".join(map(str, shape))
+                    lines.append(f'  {names[source]} -> {name} [label="{label}" fontsize=8];')
         return "\n".join([*lines, "}"])
 
     @property
@@ -62,14 +65,16 @@ class Graph:
                  f'font-size="12">{STYLE}']
         for box in self.boxes:
             x, y, w, h = places[box]
-            for source in box.sources:
+            for source, arrow in ((s, i - (len(arrows) - 1) / 2) for s, arrows in
+                                  box.sources.items() for i in range(len(arrows))):
                 x0, y0, w0, h0 = places[source]
-                a, b, bend = (x0 + w0 / 2, y0 + h0), (x + w / 2, y), (y - y0 - h0) / 2
+                a, b = (x0 + w0 / 2 + 14 * arrow, y0 + h0), (x + w / 2 + 14 * arrow, y)
+                bend = (y - y0 - h0) / 2
                 parts.append(f'<path d="M{a[0]:.1f},{a[1]:.1f} C{a[0]:.1f},{a[1] + bend:.1f} '
                              f'{b[0]:.1f},{b[1] - bend:.1f} {b[0]:.1f},{b[1]:.1f}"/>')
         for box in self.boxes:
             x, y, w, h = places[box]
-            hint = html.escape(" ".join(filter(None, [box.layer, short(box.line)])))
+            hint = html.escape(clean(f"{box.layer} {short(box.line)}"))
             parts.append(f'<g class="{box.kind}"><title>{hint}</title><rect x="{x:.1f}" y="{y:.1f}" '
                          f'width="{w:.1f}" height="{h:.1f}" rx="{h / 2 if box.kind == "leaf" else 4}'
                          '"/>')
@@ -91,6 +96,11 @@ class Graph:
 
     def __repr__(self):
         return f"<graph of {len(self.boxes)} boxes>"
+
+
+def clean(text):
+    """Without characters that XML and DOT cannot have."""
+    return re.sub(r"[\x00-\x1f]", " ", str(text))
 
 
 BOLD = ' font-weight="bold"'
@@ -115,7 +125,7 @@ def graph(*tensors, depth=None, names=None, profile=None):
     if hasattr(names, "named_weights"):
         names = {tensor: name for name, tensor in names.named_weights().items()}
     boxes, of = {}, {}
-    found = list(nodes_behind(tensors))
+    found = list(nodes_behind(check_tensors(tensors)))
     shapes = {t.node or t: t.shape for t in tensors}
     for node in found:
         if type(node) is Node:
@@ -131,20 +141,20 @@ def graph(*tensors, depth=None, names=None, profile=None):
             inner = layer.split("/") if layer else []
             key, kind, title = node, "op", display_name(node.op)
             if depth is not None and inner:
-                group = "/".join(inner[:max(depth + 1, 1)])
-                key, kind, title = group, "layer", group.split("/")[-1]
+                key, kind, title = "/".join(inner[:depth + 1]), "layer", inner[:depth + 1][-1]
         box = boxes.setdefault(key, Box(kind, title))
+        box.group = key if kind == "layer" else None
         box.shape, box.layer, box.line = shapes.get(node), layer, box.line or line
         box.count += 1
         of[node] = box
         if type(node) is Node:
             for edge, (shape, _) in zip(node.edges or (), node.likes):
                 if edge is not None and of[edge] is not box:
-                    box.sources[of[edge]] = shape
+                    box.sources.setdefault(of[edge], []).append(shape)
     for row in _saved(found):
         of[row[0]].saved += row[1]
     if profile is not None:
-        _times(boxes.values(), profile)
+        _times(boxes.values(), profile, depth)
     return Graph(_sources_first(boxes.values()))
 
 
@@ -192,32 +202,34 @@ def _topological(tensors):
 
 def _saved(found):
     """(node, bytes) of what each keeps, a buffer that several keep only once."""
-    seen = set()
+    seen = {id(owner(leaf.data)) for leaf in found if isinstance(leaf, Tensor)}
     for node in found:
         if type(node) is Node:
             total = 0
-            for value in node.saved.values():
-                for x in value if isinstance(value, tuple) else (value,):
-                    array = x.data if isinstance(x, Tensor) else x
-                    leaf = isinstance(x, Tensor) and x.node is None and x.requires_grad
-                    if hasattr(array, "nbytes") and id(array) not in seen and not leaf:
-                        seen.add(id(array))
-                        total += int(array.nbytes)
+            for _, array in arrays_of(node):
+                base = owner(array)
+                if id(base) not in seen:
+                    seen.add(id(base))
+                    total += int(base.nbytes)
             yield node, total
 
 
-def _times(boxes, profile):
-    """An op's box gets the mean time of the ops of that name, layer and line; a layer's the sum."""
-    for box in boxes:
-        events = [e for e in profile.events
-                  if e["layer"] == box.layer or box.kind == "layer"
-                  and e["layer"].split("/")[:1 + box.layer.count("/")][-1:] == [box.title]]
-        if box.kind == "op":
-            events = [e for e in events if e["op"] == box.title and e["line"] == box.line]
-        if events and box.kind != "leaf":
-            alike = sum(1 for b in boxes if b.kind == "op" and (b.title, b.layer, b.line)
-                        == (box.title, box.layer, box.line)) if box.kind == "op" else 1
-            box.seconds = sum(e["seconds"] for e in events) / alike
+def _times(boxes, profile, depth):
+    """A layer's box gets the time of all that ran in it; an op's the mean of the ops of that name,
+    layer and line."""
+    spent, alike = {}, {}
+    for event in profile.events:
+        inner = event["layer"].split("/") if event["layer"] else []
+        key = event["op"], event["layer"], event["line"]
+        if depth is not None and inner:
+            key = "/".join(inner[:depth + 1])
+        spent[key] = spent.get(key, 0.0) + event["seconds"]
+    key_of = {box: box.group or (box.title, box.layer, box.line)
+              for box in boxes if box.kind != "leaf"}
+    for key in key_of.values():
+        alike[key] = alike.get(key, 0) + 1
+    for box, key in key_of.items():
+        box.seconds = spent.get(key, 0.0) / alike[key]
 
 
 def layout(boxes):

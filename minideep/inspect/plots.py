@@ -34,14 +34,22 @@ def _array(x):
     return x.numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
+def _check_sample(sample, arrays):
+    for a in arrays:
+        if not -len(a) <= sample < len(a):
+            raise ValueError(f"sample {sample} was asked for, but the batch has {len(a)}")
+
+
 def plot_activations(outputs, sample=0, channels=8):
     """Feature maps of one sample, a row for each layer with a picture as its output.
 
     outputs: the dictionary of `record`. The first call of each layer is shown, and its first
     `channels` channels, each on its own scale of grey. Returns a matplotlib figure.
     """
-    maps = {name: _array(calls[0])[sample] for name, calls in outputs.items()
+    maps = {name: _array(calls[0]) for name, calls in outputs.items()
             if getattr(calls[0], "ndim", 0) == 4}
+    _check_sample(sample, maps.values())
+    maps = {name: m[sample] for name, m in maps.items()}
     if not maps:
         raise ValueError("no layer recorded a picture (N, H, W, C); got outputs of "
                          + (", ".join(outputs) or "no layer"))
@@ -61,11 +69,13 @@ def plot_activations(outputs, sample=0, channels=8):
 
 def plot_filters(layer, count=32):
     """The first `count` filters of a convolution on 1 or 3 channels: weights as pixels, grey is 0."""
+    if not layer.built:
+        raise ValueError(f"{layer.name} has no weights yet; call it once first")
     w = _array(layer.kernel)  # (KH, KW, C, O)
     if w.ndim != 4 or w.shape[2] not in (1, 3):
         raise ValueError(f"filters can be drawn of a convolution on 1 or 3 channels; {layer.name} "
                          f"has a kernel of shape {w.shape}")
-    count = min(count, w.shape[-1])
+    count = max(1, min(count, w.shape[-1]))
     columns = min(count, 8)
     with style() as plt:
         figure, axes = plt.subplots(-(-count // columns), columns, squeeze=False,
@@ -98,6 +108,8 @@ def plot_gradient_flow(flows):
 
 def plot_gates(values, sample=0):
     """Gate values over time, one picture for each gate, a row for each unit. values: of `gates`."""
+    values = {name: _array(v) for name, v in values.items()}
+    _check_sample(sample, values.values())
     with style() as plt:
         figure, axes = plt.subplots(len(values), 1, squeeze=False, sharex=True,
                                     layout="constrained", figsize=(7, 1.5 * len(values) + 0.5))

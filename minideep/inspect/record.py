@@ -46,8 +46,9 @@ def gradient_flow(layer, x, loss=None):
 
     layer: a SimpleRNN, GRU or LSTM; its gradient gate, if it has one, is at work. x (N, T, I). loss:
     a function of the last output (N, U), its sum where not given. The state of step t reaches the
-    loss through all steps after it; the norm over units is averaged over the batch. The layer's
-    weights and their gradients stay as they are.
+    loss through all steps after it; the norm over units is averaged over the batch. Of an LSTM it is
+    the state h, not the cell. The layer's weights and their gradients stay as they are. It starts at
+    zero states, without a mask; steps are in the layer's order (go_backwards).
     """
     cell, x = _recurrent(layer, x)
     gate = layer.gradient_gate
@@ -69,7 +70,8 @@ def gradient_flow(layer, x, loss=None):
 
 def gates(layer, x):
     """The gates of an LSTM ("input", "forget", "candidate", "output", "cell") or a GRU ("update",
-    "reset", "candidate") over time: {name: array (N, T, U)}."""
+    "reset", "candidate") over time: {name: array (N, T, U)}. From zero states, without a mask, in the
+    layer's order of steps (go_backwards)."""
     cell, x = _recurrent(layer, x)
     names = {"LSTMCell": ("input", "forget", "candidate", "output"),
              "GRUCell": ("update", "reset", "candidate")}.get(type(cell).__name__)
@@ -110,11 +112,11 @@ def _recurrent(layer, x):
     if not isinstance(layer, RNN):
         raise TypeError(f"a SimpleRNN, GRU or LSTM is wanted, not {type(layer).__name__}")
     x = x if isinstance(x, Tensor) else tensor(x, dtype=layer.dtype)
-    if x.ndim != 3:
-        raise ValueError(f"sequences are (N, T, I); got an array of shape {x.shape}")
+    if x.ndim != 3 or not x.shape[1]:
+        raise ValueError(f"sequences are (N, T, I) with T > 0; got an array of shape {x.shape}")
     if not layer.built:
         layer.build(x.shape)
-    return layer.cell, x
+    return layer.cell, ops.flip(x, 1) if layer.go_backwards else x
 
 
 # ----------------------------------------------------------------------------------- the landscape
@@ -129,10 +131,11 @@ def loss_landscape(loss, model, span=1.0, steps=21, seed=0):
     models can be compared (Li et al. 2018, arXiv:1712.09913). The weights are put back at the end.
     """
     rng = np.random.default_rng(seed)
-    weights = model.trainable_weights
+    weights, everything = model.trainable_weights, model.weights
     if not weights:
         raise ValueError(f"{model.name} has no trainable weights yet; call it once first")
     before = [np.array(w.numpy()) for w in weights]
+    arrays = [np.array(w.numpy()) for w in everything]  # moving statistics too
     directions = [[_like_filters(w, rng) for w in before] for _ in range(2)]
     at = np.linspace(-span, span, steps)
     losses = np.empty((steps, steps))
@@ -144,7 +147,7 @@ def loss_landscape(loss, model, span=1.0, steps=21, seed=0):
                         w.data = tensor(start + a * u + b * v, w.dtype, device=w.device).data
                     losses[i, j] = float(loss())
     finally:
-        for w, start in zip(weights, before):
+        for w, start in zip(everything, arrays):
             w.data = tensor(start, w.dtype, device=w.device).data
     return at, losses
 

@@ -2,9 +2,10 @@
 
 import math
 
-from minideep.autograd import Node, seed_gradient
+from minideep.autograd import Node, _call_hooks, seed_gradient
+from minideep.checks import check_finite
 from minideep.inspect.observe import display_name, note
-from minideep.mode import set_mode
+from minideep.mode import mode, set_mode
 from minideep.tensor import Tensor
 
 __all__ = ["Step", "steps"]
@@ -91,11 +92,13 @@ def _steps(y, start):
         node = ready.pop()
         if type(node) is not Node:
             continue
-        g = _hooked(node, gradients.pop(node))
+        g = _call_hooks(node, gradients.pop(node))
         with set_mode(grad=False, pulled=node):
             pairs = node.op.pull(node, g)
         yield Step(node, g, pairs)
         for edge, gx in pairs:
+            if mode.anomaly:
+                check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
             with set_mode(grad=False):
                 gradients[edge] = gradients[edge] + gx if edge in gradients else gx
         for edge in node.edges:
@@ -105,12 +108,5 @@ def _steps(y, start):
                     ready.append(edge)
     for leaf, g in gradients.items():
         if isinstance(leaf, Tensor):
-            g = _hooked(leaf, g)
+            g = _call_hooks(leaf, g)
             leaf.grad = Tensor(g.data.copy()) if leaf.grad is None else Tensor(leaf.grad.data + g.data)
-
-
-def _hooked(edge, g):
-    for hook in list((edge.hooks or {}).values()):
-        changed = hook(g)
-        g = g if changed is None else changed
-    return g

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import weakref
 
 from kernels import backend
 from minideep.autograd import Node
@@ -58,16 +59,14 @@ def memory(*tensors):
     rows, seen = [], set()
 
     def add(array, kind, op, what, layer, line):
-        base = array
-        while getattr(base, "base", None) is not None and backend.is_array(base.base):
-            base = base.base
+        base = owner(array)
         if id(base) not in seen:
             seen.add(id(base))
             rows.append({"op": op, "layer": layer, "line": line, "what": what, "kind": kind,
                          "shape": tuple(array.shape), "dtype": str(array.dtype),
                          "bytes": int(base.nbytes)})
 
-    found = list(nodes_behind(tensors))
+    found = list(nodes_behind(check_tensors(tensors)))
     for leaf in found:
         if isinstance(leaf, Tensor):
             add(leaf.data, "leaf", "leaf", "data", "", None)
@@ -75,12 +74,44 @@ def memory(*tensors):
                 add(leaf.grad.data, "leaf", "leaf", "grad", "", None)
     for node in found:
         if type(node) is Node:
-            for what, value in node.saved.items():
-                for x in value if isinstance(value, tuple) else (value,):
-                    array = x.data if isinstance(x, Tensor) else x
-                    if backend.is_array(array):
-                        add(array, "saved", display_name(node.op), what, *note(node))
+            for what, array in arrays_of(node):
+                add(array, "saved", display_name(node.op), what, *note(node))
     return Memory(rows)
+
+
+def arrays_of(node):
+    """(name, array) of what a node keeps: what it saved, and arrays among its options."""
+    def within(name, value):
+        if isinstance(value, Tensor):
+            yield name, value.data
+        elif backend.is_array(value):
+            yield name, value
+        elif isinstance(value, dict):
+            for key, v in value.items():
+                yield from within(key, v)
+        elif isinstance(value, (list, tuple)):
+            for v in value:
+                yield from within(name, v)
+
+    for name, value in (*node.saved.items(), *node.attrs.items()):
+        yield from within(name, value)
+
+
+def owner(array):
+    """The array whose buffer a view looks into."""
+    while backend.is_array(getattr(array, "base", None)):
+        array = array.base
+    return array
+
+
+def check_tensors(tensors):
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"give tensors one by one, f(y, z); got a {type(t).__name__}")
+        if t.node is not None and t.node.edges is None:
+            raise RuntimeError("this graph was freed by an earlier backward(); look at it before, or "
+                               "give that pass retain_graph=True")
+    return tensors
 
 
 def nodes_behind(tensors):
@@ -105,7 +136,7 @@ class Profile:
     two), bytes (inputs read and output written once, a lower bound of the true traffic)."""
 
     def __init__(self):
-        self.events, self._pulled = [], {}
+        self.events, self._pulled, self._forward = [], {}, weakref.WeakKeyDictionary()
 
     def op_called(self, call):
         if call.within is not None:  # part of a vjp, which is timed as a whole
@@ -113,18 +144,16 @@ class Profile:
             count[0] += flops(call)
             count[1] += traffic(call)
             return
+        if call.out.node is not None:
+            self._forward[call.out.node] = flops(call)
         self._add(call.op, call.layer, call.line, "forward", call, flops(call), traffic(call))
 
     def pulled(self, pull):
         counted = self._pulled.pop(id(pull.node), None)
         if counted is None:  # its vjp is one fused kernel: as many products again for each input
-            counted = 2 * self._forward.get(display_name(pull.node.op), 0), 0
+            counted = 2 * self._forward.get(pull.node, 0), 0
         layer, line = note(pull.node)
         self._add(pull.node.op, layer, line, "backward", pull, *counted)
-
-    @property
-    def _forward(self):
-        return {e["op"]: e["flops"] for e in self.events if e["phase"] == "forward"}
 
     def _add(self, op, layer, line, phase, timed, flops, bytes):
         self.events.append({"op": display_name(op), "layer": layer, "line": line, "phase": phase,
@@ -192,11 +221,11 @@ def profile():
 
 def flops(call):
     """Operations of one op, multiply-adds counted as two; one for each number of the largest array
-    where no product is summed."""
+    where no product is summed (a Fourier transform too: its logarithm is left out)."""
     arrays = [x.data if isinstance(x, Tensor) else x for x in call.inputs]
     shapes = [x.shape for x in arrays if backend.is_array(x)]
     out, name = call.out.shape, display_name(call.op)
-    if name == "matmul":
+    if name in ("matmul", "affine"):
         return 2 * math.prod(out) * shapes[0][-1]
     if name == "einsum":
         return _einsum_flops(arrays, call.attrs, shapes)
@@ -212,8 +241,10 @@ def flops(call):
 
 
 def _einsum_flops(arrays, attrs, shapes):
-    subscripts = next((a for a in (*attrs.values(), *arrays) if isinstance(a, str)), None)
-    if subscripts is None or "." in subscripts:
+    subscripts = attrs["subscripts"]
+    if len(arrays) == 1:  # no product: a sum or another order
+        return math.prod(shapes[0])
+    if "." in subscripts:
         return 2 * max(map(math.prod, shapes))
     sizes = {letter: n for letters, shape in zip(subscripts.split("->")[0].split(","), shapes)
              for letter, n in zip(letters, shape)}

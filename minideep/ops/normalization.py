@@ -107,17 +107,18 @@ def sigmoid_crossentropy(logits, targets):
 # ---------------------------------------------------------------------------- normalisation by groups
 
 @op
-def _normalize(x, gamma, beta, *, moments, epsilon):
-    return kernels.normalize(x, moments, gamma, beta, epsilon)
+def _normalize(x, gamma, beta, *, groups, epsilon, kept):
+    kept["moments"] = kernels.moments(x, groups)
+    return kernels.normalize(x, kept["moments"], gamma, beta, epsilon)
 
 
 @_normalize.joint_vjp
-def _normalize_vjp(g, y, x, gamma, beta, moments, epsilon):
+def _normalize_vjp(g, y, x, gamma, beta, groups, epsilon, kept):
     if grad_enabled():
-        groups = moments.shape[2]
         return vjp_by_recomputing(
             lambda *a: _normalize_in_ops(*a, groups, epsilon), (x, gamma, beta), g)[0]
-    return [Tensor(a) for a in kernels.normalize_grad(g.data, x.data, moments, gamma.data, epsilon)]
+    arrays = kernels.normalize_grad(g.data, x.data, kept["moments"], gamma.data, epsilon)
+    return [Tensor(a) for a in arrays]
 
 
 def _normalize_in_ops(x, gamma, beta, groups, epsilon):
@@ -130,12 +131,12 @@ def _normalize_in_ops(x, gamma, beta, groups, epsilon):
 def _by_groups(x, gamma, beta, shape, groups, epsilon):
     """x seen as (N, P, C), normalised by groups; and the moments (2, N, G)."""
     x_3d = reshape(x, shape=shape)
-    moments = kernels.moments(x_3d.data, groups)
     xp = module(x.data)
     gamma = Tensor(xp.ones(shape[2], dtype=x.dtype)) if gamma is None else gamma
     beta = Tensor(xp.zeros(shape[2], dtype=x.dtype)) if beta is None else beta
-    y = _normalize(x_3d, gamma, beta, moments=moments, epsilon=epsilon)
-    return reshape(y, shape=x.shape), moments
+    kept = {}
+    y = _normalize(x_3d, gamma, beta, groups=groups, epsilon=epsilon, kept=kept)
+    return reshape(y, shape=x.shape), kept["moments"]
 
 
 def batch_norm(x, gamma=None, beta=None, epsilon=1e-3):

@@ -32,6 +32,7 @@ def test_a_right_gradient_passes(planted):
     lambda g, x: g * 3.0 * x,               # the power
     lambda g, x: g * 3.0003 * x * x,        # a hundredth of a percent
     lambda g, x: g * 0.0,                   # nothing
+    lambda g, x: g * float("nan"),
     lambda g, x: g * ops.flip(3.0 * x * x, 0),
 ])
 def test_a_wrong_first_derivative(planted, wrong):

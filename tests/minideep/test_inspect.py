@@ -211,7 +211,7 @@ def test_check_gradients_passes_a_right_model_and_says_what_it_checked():
     with inspect.check_gradients() as checked:
         model(x).sum()
         recurrent(RNG.standard_normal((2, 4, 3)).astype("float32")).sum()
-    assert {"matmul", "lstm", "max_pool2d"} <= set(checked.ops)
+    assert {"matmul", "lstm"} <= set(checked.ops)  # the ties of ReLU zeros are kinks of the pool
     assert "calls checked" in str(checked)
 
 
@@ -249,7 +249,7 @@ def test_a_kink_is_counted_and_not_an_error():
     x = minideep.tensor(np.zeros(4), requires_grad=True)
     with inspect.check_gradients() as checked:
         ops.relu(x)
-    assert checked.kinks == 1
+    assert checked.skipped == {"relu": 1} and "not checked: relu 1" in str(checked)
 
 
 # ----------------------------------------------------------------------------------------- records
@@ -354,3 +354,63 @@ def test_the_figures_are_made(tmp_path):
     with pytest.raises(ValueError, match="1 or 3 channels"):
         inspect.plot_filters(model.layers[-1])
     matplotlib.pyplot.close("all")
+
+
+def test_check_gradients_of_a_model_with_normalisation():
+    model = models.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(),
+                               layers.Flatten(), layers.Dense(6), layers.LayerNormalization()])
+    with inspect.check_gradients() as checked:
+        model(images(3), training=True).sum()
+    assert checked.ops["normalize"] == 2
+
+
+def test_operations_of_recurrent_layers_and_of_each_node():
+    small, large = layers.LSTM(4), layers.LSTM(32)
+    x = np.ones((2, 5, 3), "float32")
+    with inspect.profile() as profile:
+        for layer in (small, large):
+            layer(x).sum().backward()
+    forward, backward = ([e["flops"] for e in profile.events if e["op"] == "lstm"
+                          and e["phase"] == phase] for phase in ("forward", "backward"))
+    assert forward == [2 * 2 * 5 * 16 * 4, 2 * 2 * 5 * 128 * 32]
+    assert backward == [2 * n for n in forward]
+    affine = [e["flops"] for e in profile.events if e["op"] == "affine" and e["phase"] == "forward"]
+    assert affine in ([], [2 * 10 * 16 * 3, 2 * 10 * 128 * 3])
+
+
+def test_memory_sees_what_options_hold():
+    x = leaf(50)
+    index = np.arange(40)
+    y = x[index]
+    assert inspect.memory(y).saved == index.nbytes
+    with pytest.raises(TypeError, match="one by one"):
+        inspect.memory([y])
+    y.sum().backward()
+    assert "freed" in str(pytest.raises(RuntimeError, inspect.graph, y).value)
+
+
+def test_names_that_xml_cannot_have():
+    layer = layers.Dense(2, name="a\x01\n<b>")
+    with inspect.trace():
+        y = layer(np.ones((1, 3), "float32"))
+    picture = inspect.graph(y, depth=0, names={layer.kernel: 5})
+    xml.fromstring(picture.svg)
+    assert "\x01" not in picture.dot
+
+
+def test_gates_of_a_layer_that_reads_backwards():
+    layer = layers.LSTM(4, go_backwards=True, dtype="float64")
+    x = RNG.standard_normal((2, 5, 3))
+    v = inspect.gates(layer, x)
+    np.testing.assert_allclose(v["output"][:, -1] * np.tanh(v["cell"][:, -1]), layer(x).numpy(),
+                               atol=1e-12)
+
+
+def test_the_landscape_leaves_moving_statistics():
+    model = models.Sequential([layers.Dense(3), layers.BatchNormalization()])
+    x = RNG.standard_normal((8, 2)).astype("float32")
+    model(x)
+    before = model.get_weights()
+    inspect.loss_landscape(lambda: ops.square(model(x, training=True)).sum(), model, steps=2)
+    for a, b in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(a, b)

@@ -136,10 +136,10 @@ def _curve(image, lost, values, low, high, label, shown):
     x = np.linspace(0, width - 1, HISTORY)[:len(values)]
     part = (np.clip(values, low, high) - low) / (high - low)
     points = _pixels(np.column_stack([x, (height - 4) - part * (height - 8)])).tolist()
+    _label(image, label.format(shown(values[-1])), 0, 0, (90, 90, 90))      # behind the curve
     cv2.line(image, (0, height // 2), (width, height // 2), (80, 80, 80), 1)
     for (a, b), gone in zip(pairwise(points), lost[1:]):
         cv2.line(image, a, b, LOST if gone else FOUND, 1, cv2.LINE_AA)
-    _label(image, label.format(shown(values[-1])), 0, 0, (90, 90, 90))
 
 
 class ContactSheet:

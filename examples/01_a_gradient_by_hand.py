@@ -79,7 +79,7 @@ print(thirty_lines)
 # reasonable: but it reaches a node along its shortest way, possibly before a longer way has
 # delivered.
 #
-# Below, u = x·x is used by w = u·u and directly by the result w + u.
+# Below, u = x·x is used by w = u·u·u and directly by the result w + u.
 
 # %%
 
@@ -123,8 +123,8 @@ autograd = {"a": float(ta.grad), "b": float(tb.grad)}
 
 # %%
 graph = inspect.graph(ty, names={ta: "a", tb: "b"})
-show(graph, "The graph behind y. Two arrows lead into the first product: s is used twice, and so is "
-            "a.")
+show(graph, "The graph behind y. Two arrows lead into the first product, since s is used twice; so "
+            "is a, by the sum and by the last product.")
 
 # %% [markdown]
 # ## And against finite differences

@@ -124,6 +124,6 @@ show(figure, "Of each 4x4 window one pixel of sixteen learns through the maximum
 # 1. `max_pool_by_reshape(x, n)`: max pooling of (H, W) with windows n x n that tile it, in one line of
 #    NumPy and without a loop.
 # 2. `soft_pool(x, n, beta)`: Σ x·exp(βx) / Σ exp(βx) over each window. β = 0 is the mean; β → ∞ the
-#    maximum. Show both.
+#    maximum. Show both. (Take the largest exponent out first: e¹⁰⁰⁰ is no number.)
 #
 # Solutions: `examples/solutions/03.py`.

@@ -108,11 +108,12 @@ share = convolutions / profile.seconds
 print(f"convolutions: {100 * share:.0f} % of the time in ops")
 
 # %% [markdown]
-# ## Its mistakes
+# ## Its mistakes, and its doubts
 
 # %%
 probability = model.predict(x[1437:], verbose=0)[:, 0]
 wrong = np.flatnonzero((probability > 0.5) != (y[1437:, 0] > 0.5))
+print(f"{len(wrong)} of 360 are wrong")
 doubtful = np.argsort(np.abs(probability - 0.5))[:8]
 with inspect.style() as plt:
     figure, axes = plt.subplots(1, 8, figsize=(9, 1.7), layout="constrained")

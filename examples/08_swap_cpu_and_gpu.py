@@ -106,7 +106,7 @@ print("\n" + refusal)
 # ## What stays the same
 #
 # All rungs compute one formula; they differ by rounding. The same five losses with each rung that can
-# run here:
+# run here (but for the formula's Python loops, which would take minutes):
 
 # %%
 curves = {}
@@ -130,13 +130,13 @@ with inspect.style() as plt:
     ax.set(xlabel="training step", ylabel="loss", xticks=range(1, 6))
     ax.grid(True)
     ax.legend()
-show(figure, "Every rung gives the same losses to within 1e-3; the curves lie on each other.")
+show(figure, "All of them give the same losses to within 1e-3; the curves lie on each other.")
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. `softmax(x)`: over the last axis, stable, for arrays of either module.
-# 2. `where_it_lives(model)`: the devices of a model's weights, as a set. Move one layer only: what does
-#    a call say then?
+# 2. `where_it_lives(model)`: the devices of a model's weights, as a set. On a machine with a GPU, move one layer
+#    only: what does a call say then?
 #
 # Solutions: `examples/solutions/08.py`.

@@ -27,7 +27,7 @@ print("kernels can be run on this machine's CPU:", can_run or problem())
 # ## The source
 #
 # `blockIdx`, `blockDim` and `threadIdx` say which of all threads this one is. The last block is rarely
-# full, so a thread beyond the end must do nothing.
+# full, so a thread beyond the end must do nothing. `Index` is int, or long long for huge arrays.
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -57,7 +57,7 @@ if can_run:
 else:
     y = np.logaddexp(0, x)
 error = float(np.abs(y - np.logaddexp(0, x.astype(float))).max())
-print(f"largest error against NumPy in float64: {error:.1e}")
+print(f"largest error against NumPy in float64: {error:.1e}" if can_run else "not run here")
 with inspect.style() as plt:
     figure, ax = plt.subplots(figsize=(5.5, 3), layout="constrained")
     near = np.abs(x) < 6
@@ -128,8 +128,9 @@ if can_run:
                for source in ("row_max.cu", "race.cu")}
     agree = all(np.array_equal(y, rows.max(axis=1)) for y in results["row_max.cu"])
     race_agrees = np.array_equal(*results["race.cu"])
-print("with barriers, right in both orders:", agree)
-print("without, the two orders agree:", race_agrees)
+if can_run:
+    print("with barriers, right in both orders:", agree)
+    print("without, the two orders agree:", race_agrees)
 
 # %% [markdown]
 # ## Machine code for real GPUs
@@ -148,8 +149,8 @@ print("bytes of machine code:", sizes or nvrtc.problem())
 # %% [markdown]
 # ## Exercises
 #
-# 1. `saxpy`: the source of a kernel y = a·x + y, in place (y is a `float*`), with a loop over
+# 1. `saxpy(x, y, a, n)`: the source of a kernel y = a·x + y, in place (y is a `float*`), with a loop over
 #    `i += gridDim.x * blockDim.x`, so that a grid of any size will do. Launch it with one block.
-# 2. `reverse`: y[i] = x[n − 1 − i]. Which accesses of neighbouring threads are neighbours in memory?
+# 2. `reverse(x, y, n)`: y[i] = x[n − 1 − i]. Which accesses of neighbouring threads are neighbours in memory?
 #
 # Both as texts of CUDA C. Solutions: `examples/solutions/09.py`. More: `write_your_own_kernel.md`.

@@ -2,7 +2,7 @@
 # # Winograd's convolution, from the algebra
 #
 # Two outputs of a filter with three taps cost 6 multiplications by the formula, and 4 by Winograd's.
-# In two dimensions and for four outputs at a time, 36 make what took 144. Where do they go? Into a
+# In two dimensions, for 4x4 outputs at a time, 36 make what took 144. Where do they go? Into a
 # product of polynomials; we derive the matrices exactly, with fractions, and see what the price is.
 
 # %%
@@ -107,8 +107,9 @@ for m, (few, many) in counts.items():
 # %% [markdown]
 # ## The price: rounding
 #
-# Bᵀ and Aᵀ have entries up to aⁿ⁻¹, of both signs: large terms cancel, and their rounding stays. The
-# more outputs at once, the more points, the larger the error.
+# The entries of Aᵀ grow like powers of the points, up to aᵐ⁻¹, those of Bᵀ likewise, and they have both
+# signs: large terms cancel, and their rounding stays. The more outputs at once, the more points, the
+# larger the error.
 
 
 # %%

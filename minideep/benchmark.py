@@ -73,7 +73,7 @@ def convolutions(_):
             ops.conv2d(x, kernel, None, stride, padding).backward(g)
 
         theirs = _torch_layouts(lambda torch, x, w, stride=stride, padding=padding: (
-            torch.nn.functional.conv2d(x, w, None, stride, padding)), x, kernel, g)
+            torch.nn.functional.conv2d(x, w, None, stride, padding)), x, kernel, g=g)
         for what, must in MUST[label[0]].items():
             first = what == "forward"
             yield (f"conv2d {label}, {what}",

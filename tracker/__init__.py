@@ -99,6 +99,6 @@ def available():
         try:
             load(name)
             reasons[name] = None
-        except (ImportError, OSError, ValueError) as error:  # a missing wheel; missing or odd weights
+        except (ImportError, OSError, ValueError, RuntimeError) as error:  # no wheel, weights, GPU
             reasons[name] = str(error)
     return reasons

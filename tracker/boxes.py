@@ -8,6 +8,9 @@ tracker: they let good values through and name what is wrong with bad ones.
 import numpy as np
 
 
+LARGEST = 4     # times the frame's side: what no target is
+
+
 def iou(a, b):
     """Intersection over union, in [0, 1]: a (..., 4), b (..., 4) -> (...).
 
@@ -62,8 +65,10 @@ def as_tuple(box):
     return x, y, w, h
 
 
-def check_frame(frame):
-    """The frame itself if it is a uint8 array (H, W, 3); otherwise TypeError or ValueError."""
+def check_frame(frame, size=None):
+    """The frame itself if it is a uint8 array (H, W, 3); otherwise TypeError or ValueError.
+
+    size: the height and width that it must have, those of the frame that tracking began on."""
     if not isinstance(frame, np.ndarray):
         hint = " (a file that cv2.imread could not read gives None)" if frame is None else ""
         raise TypeError("a frame is a NumPy array (height, width, 3) of uint8 in BGR order, "
@@ -78,6 +83,9 @@ def check_frame(frame):
     if frame.dtype != np.uint8:
         raise TypeError(f"a frame is uint8 with values 0..255, not {frame.dtype}; for floats in "
                         "[0, 1]: (frame * 255).round().astype(np.uint8)")
+    if size is not None and frame.shape[:2] != tuple(size):
+        raise ValueError(f"the frame has {frame.shape[1]} x {frame.shape[0]} pixels, the first one had "
+                         f"{size[1]} x {size[0]}; resize it, or call init() again")
     return frame
 
 
@@ -103,6 +111,9 @@ def check_box(box, frame):
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise ValueError(f"the box x={x:g}, y={y:g}, w={w:g}, h={h:g} lies outside the frame of "
                          f"{width} x {height} pixels")
+    if w > LARGEST * width or h > LARGEST * height:
+        raise ValueError(f"the box w={w:g}, h={h:g} is more than {LARGEST} times as large as the frame "
+                         f"of {width} x {height} pixels")
     return values
 
 

@@ -40,7 +40,6 @@ GROWTH = 1.04           # the other size that is looked at, in turn larger and s
 ANEW = 1.2              # the same while the target is lost
 STAY = .99              # by which its response has to be better
 SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
-LOST, DOUBT = .2, .5    # of confidence: lost below the one; nothing is learned below the other
 LEARN_EVERY, SOLVE_EVERY, STEPS = 2, 5, 5   # frames between samples, between fits; steps of a fit
 SURE, DOUBT = .2, .06   # confidence: to learn from a frame; to doubt that it is the target
 FOUND, LEAST, EASE = .7, .3, .01    # to have found it again: at first, in the end, less each frame
@@ -136,7 +135,7 @@ class CorrelationTracker:
     def init(self, frame, box):
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
         check_frame(frame)
-        box = check_box(box, frame)
+        box, self.frame_size = check_box(box, frame), frame.shape[:2]
         self.first = np.maximum(box[2:], 2)                     # width and height
         self.centre, self.size = box[:2] + box[2:] / 2, 1.      # size: relative to the first
         self.motion, self.age, self.found = np.zeros(2), 0, None
@@ -171,7 +170,7 @@ class CorrelationTracker:
     def update(self, frame):
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.first)
-        check_frame(frame)
+        check_frame(frame, self.frame_size)
         return self.decide(frame, self.search(frame, *self.next_look()))
 
     def next_look(self):

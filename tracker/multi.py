@@ -102,6 +102,7 @@ class MultiTracker:
             raise ValueError("no boxes: give at least one, or MultiTracker(detect=function), which "
                              "finds targets by itself")
         self.targets, self._next, self.candidates = {}, 1, Candidates()
+        self.frame_size = frame.shape[:2]
         return [self.add(frame, box) for box in boxes]
 
     def add(self, frame, box):
@@ -122,7 +123,7 @@ class MultiTracker:
     def update(self, frame):
         """[(number, State)] of all targets in the next frame. RuntimeError before init()."""
         check_started(self.targets)
-        check_frame(frame)
+        check_frame(frame, self.frame_size)
         detected = np.empty((0, 4)) if self.detect is None else _checked(self.detect(frame))
         waits = self.detect is not None         # a lost target waits to be detected again
         active = {n: t for n, t in self.targets.items() if not (waits and t.lost)}

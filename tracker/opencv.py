@@ -8,6 +8,7 @@ version that is installed, into the folder .peers at the top of the project (MIN
 another); where the folder is, cv2 is imported from it: the same library with more in it.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -89,16 +90,27 @@ class OpenCVTracker:
         x, y, w, h = (round(v) for v in as_tuple(box))
         w, h = max(w, 2), max(h, 2)
         x, y = max(min(x, width - w), 0), max(min(y, height - h), 0)
-        self._tracker = self._create()
-        self._tracker.init(frame, (x, y, w, h))
+        self._tracker, self._size = self._create(), frame.shape[:2]
+        with _plain_errors():
+            self._tracker.init(frame, (x, y, w, h))
         self._box = as_tuple((x, y, w, h))
 
     def update(self, frame):
         check_started(self._box)
-        found, box = self._tracker.update(check_frame(frame))
+        with _plain_errors():
+            found, box = self._tracker.update(check_frame(frame, self._size))
         if found:
             self._box = as_tuple(box)
         return State(self._box, confidence=float(found), lost=not found)
+
+
+@contextlib.contextmanager
+def _plain_errors():
+    """OpenCV's own errors as ValueError, the protocol's."""
+    try:
+        yield
+    except import_cv2().error as error:
+        raise ValueError(f"OpenCV's tracker cannot work on this frame and box: {error}") from error
 
 
 def nano_files():

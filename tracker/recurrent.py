@@ -246,7 +246,7 @@ class RecurrentTracker:
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
         check_frame(frame)
         self.box = self.first_box = check_box(box, frame)
-        self.age, self.lost = 0, False
+        self.age, self.lost, self.frame_size = 0, False, frame.shape[:2]
         with no_grad():
             self.template = self.network.template([self._look(frame, region) for region in
                                                    template_regions(self.box)])
@@ -256,7 +256,7 @@ class RecurrentTracker:
     def update(self, frame):
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.box)
-        check_frame(frame)
+        check_frame(frame, self.frame_size)
         region = around(self.box)
         with no_grad():
             crops = self.template, self.last, self._look(frame, region)

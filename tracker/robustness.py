@@ -143,6 +143,9 @@ def robustness(sequences, trackers=None, jobs=1, progress=None, fresh=False):
     "errors": {tracker: [texts]}}; a mean is nan where no sequence has a frame to judge.
     """
     makers, missing = loadable(makers_of([DEFAULT, "CSRT"] if trackers is None else trackers))
+    if not makers:
+        raise ValueError("none of the trackers can be used here: "
+                         + "; ".join(f"{name}: {reason}" for name, reason in missing.items()))
     work, places = [], []
     for name, (make, fingerprint) in makers.items():
         for kind, (_, levels) in CURVES.items():

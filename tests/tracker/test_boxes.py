@@ -97,3 +97,16 @@ def test_good_input_passes():
     checked = boxes.check_box((np.float32(63), 47, 5, 5.5), FRAME)
     assert checked.dtype == np.float64 and checked.tolist() == [63, 47, 5, 5.5]
     assert boxes.as_tuple(checked) == (63.0, 47.0, 5.0, 5.5)
+
+
+@pytest.mark.parametrize("name", ["correlation", "recurrent", "MIL"])
+def test_a_frame_of_another_size_and_a_box_beyond_reason_are_errors(name):
+    import tracker
+    frame = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    t = tracker.load(name)
+    with pytest.raises(ValueError, match="times as large as the frame"):
+        t.init(frame, (10, 10, 1e30, 20))
+    t.init(frame, (40, 40, 30, 20))
+    with pytest.raises(ValueError, match="80 x 60 pixels, the first one had 160 x 120"):
+        t.update(np.ascontiguousarray(frame[::2, ::2]))
+    t.update(frame)

@@ -46,7 +46,7 @@ def _conv2d_small(name):
     yield _conv2d(name, 2, 6, 6, 3, 4, 3, 1, 1)
     yield _conv2d(name, 2, 6, 6, 3, 3, 3, 1, 1, groups=3)
     yield _conv2d(name, 1, 13, 13, 12, 12, 3, 1, 1)  # enough to do for rungs that decline little
-    yield _conv2d(name, 1, 13, 13, 8, 8, 11, 1, 5)
+    yield _conv2d(name, 1, 21, 21, 2, 2, 21, 1, 10)  # a kernel so large that fft does not decline
 
 
 # ------------------------------------------------------------------------------------------- rest

@@ -51,7 +51,8 @@ lint: .venv/installed-dev
 
 # PEERS="torch keras" adds the libraries that some tests compare against.
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' $(foreach peer,$(PEERS),'$(peer)')
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(if $(PEERS),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(foreach peer,$(PEERS),'$(peer)'))
 	@touch $@
 
 clean:

@@ -110,7 +110,7 @@ class CorrelationTracker:
     OpenCV's CSRT on one thread it made 2.2 times as many frames, without the CNN 4.3 times."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
-                 gate=True, redetect=True, motion=None, lead=False, motion_gate=False):
+                 gate=False, redetect=True, motion=None, lead=False, motion_gate=False):
         if network is None and not hand:
             raise ValueError("no features: give a network, or hand=True for HOG and Lab")
         self.network, self.hand = network, hand

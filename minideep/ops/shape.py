@@ -44,6 +44,7 @@ transpose.vjp(x=lambda g, axes: transpose(g, axes=_inverse(axes)))
 
 def swapaxes(x, a, b):
     axes = list(range(x.ndim))
+    a, b = axis_of(a, x.ndim), axis_of(b, x.ndim)
     axes[a], axes[b] = axes[b], axes[a]
     return transpose(x, axes=tuple(axes))
 

@@ -288,7 +288,7 @@ def test_results_do_not_depend_on_what_memory_held():
             fake = type("FakeNumPy", (), {"__getattr__": lambda _, key: getattr(np, key)})()
             fake.empty = full
             patch.setattr(module, "np", fake)
-            patch.setattr(module, "aligned", lambda shape: full(shape, np.float32))
+            patch.setattr(kernels.memory, "empty", lambda shape, *_: full(shape, np.float32))
             patch.setattr(module, "workspace", lambda name, size: full(size, np.float32))
             for got, want in zip(three(name, *arguments), exact):
                 np.testing.assert_array_equal(got, want)

@@ -136,7 +136,7 @@ show(figure, "All of them give the same losses to within 1e-3; the curves lie on
 # ## Exercises
 #
 # 1. `softmax(x)`: over the last axis, stable, for arrays of either module.
-# 2. `where_it_lives(model)`: the devices of a model's weights, as a set. On a machine with a GPU, move one layer
-#    only: what does a call say then?
+# 2. `where_it_lives(model)`: the devices of a model's weights, as a set. On a machine with a
+#    GPU, move one layer only: what does a call say then?
 #
 # Solutions: `examples/solutions/08.py`.

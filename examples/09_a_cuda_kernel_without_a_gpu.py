@@ -149,8 +149,10 @@ print("bytes of machine code:", sizes or nvrtc.problem())
 # %% [markdown]
 # ## Exercises
 #
-# 1. `saxpy(x, y, a, n)`: the source of a kernel y = a·x + y, in place (y is a `float*`), with a loop over
-#    `i += gridDim.x * blockDim.x`, so that a grid of any size will do. Launch it with one block.
-# 2. `reverse(x, y, n)`: y[i] = x[n − 1 − i]. Which accesses of neighbouring threads are neighbours in memory?
+# 1. `saxpy(x, y, a, n)`: the source of a kernel y = a·x + y, in place (y is a `float*`),
+#    looping over `i += gridDim.x * blockDim.x`, so that any grid
+#    will do. Launch it with one block.
+# 2. `reverse(x, y, n)`: y[i] = x[n − 1 − i]. Which accesses of neighbouring threads
+#    are neighbours in memory?
 #
 # Both as texts of CUDA C. Solutions: `examples/solutions/09.py`. More: `write_your_own_kernel.md`.

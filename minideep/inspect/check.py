@@ -26,8 +26,8 @@ def check_gradients(rtol=1e-5, rtol32=2e-3):
     float64, along random directions (relative tolerance `rtol`); and its float32 gradient, which
     other kernels may compute, must be the float64 one to `rtol32` of the largest number in it. The
     first that is wrong raises GradientError with op, layer, input, numbers and the source line.
-    Passed over, and counted in `skipped`: numbers at a kink (a ReLU at 0), or not finite, and ops with
-    complex inputs. Slow: for small batches.
+    Complex inputs move in both of their parts. Passed over, and counted in `skipped`: numbers at a
+    kink (a ReLU at 0), or not finite. Slow: for small batches.
     """
     checker = _Checker(rtol, rtol32)
     with observe(checker):
@@ -51,20 +51,25 @@ class _Checker:
         fixed = [x.data if isinstance(x, Tensor) else x for x in call.inputs]
 
         def function(*tensors):
-            inputs = [_like(x, tensors[0]) for x in fixed]
-            for i, t in zip(moving, tensors):
-                inputs[i] = t
+            inputs, parts = [_like(x, tensors[0]) for x in fixed], iter(tensors)
+            for i in moving:
+                inputs[i] = next(parts)
+                if fixed[i].dtype.kind == "c":  # its two real parts are what moves
+                    inputs[i] = inputs[i] + next(parts) * Tensor(np.asarray(1j))
             return _call(call, inputs)
 
-        values = [backend.to_numpy(fixed[i]) for i in moving]
-        if any(v.dtype.kind == "c" for v in values):
-            self.skipped[name] = self.skipped.get(name, 0) + 1
-            return
+        values = []
+        for i in moving:
+            x = backend.to_numpy(fixed[i])
+            values += [x.real, x.imag] if x.dtype.kind == "c" else [x]
         largest = max([np.abs(v).max(initial=0) for v in values if v.dtype.kind == "f"], default=0)
         scale = min(1.0, float(largest)) or 1.0 if np.isfinite(largest) else 1.0
+        names = [part for i in moving for part in (
+            [f"real({self._argument(call.op, i)})", f"imag({self._argument(call.op, i)})"]
+            if fixed[i].dtype.kind == "c" else [self._argument(call.op, i)])]
         where = (f"{name}{' in ' + call.layer if call.layer else ''}, at "
                  f"{call.line}; differentiated inputs: "
-                 + ", ".join(f"{i} = {self._argument(call.op, at)}" for i, at in enumerate(moving)))
+                 + ", ".join(f"{i} = {part}" for i, part in enumerate(names)))
         for eps in (1e-5, 1e-7):  # a smaller step, nearer to fewer kinks
             try:
                 gradcheck(function, *values, order=1, eps=eps * scale, rtol=self.rtol * 1e-5 / eps,
@@ -77,12 +82,12 @@ class _Checker:
         else:
             self.skipped[name] = self.skipped.get(name, 0) + 1
             return
-        self._check_single(call, moving, values, where)
+        self._check_single(call, moving, where)
         self.ops[name] = self.ops.get(name, 0) + 1
 
-    def _check_single(self, call, moving, values, where):
+    def _check_single(self, call, moving, where):
         """The gradient as the program gets it (float32, fast kernels) against float64's."""
-        if call.out.dtype != np.float32:
+        if call.out.dtype != np.float32 or any(call.inputs[i].dtype.kind == "c" for i in moving):
             return
         found = []
         g = np.random.default_rng(0).standard_normal(call.out.shape)
@@ -138,5 +143,7 @@ def _like(x, tensor):
 
 
 def _cast(x, dtype):
-    floating = backend.is_array(x) and x.dtype.kind == "f"
-    return x.astype(dtype) if floating else x
+    kind = x.dtype.kind if backend.is_array(x) else ""
+    if kind == "c" and dtype == "float64":
+        return x.astype("complex128")
+    return x.astype(dtype) if kind == "f" else x

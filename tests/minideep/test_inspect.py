@@ -420,11 +420,11 @@ def test_check_gradients_of_complex_ops(monkeypatch):
     x = leaf(4, 6)
     with inspect.check_gradients() as checked:
         f = ops.rfft2(x, axes=(0, 1))
-        y = ops.real(f * ops.conj(f)).sum() + ops.irfft2(f * 2.0, shape=(4, 6), axes=(0, 1)).sum()
+        ops.real(f * ops.conj(f)).sum()
+        ops.irfft2(f * 2.0, shape=(4, 6), axes=(0, 1))
     assert {"rfft2", "conj", "mul", "real", "irfft2"} <= set(checked.ops) and not checked.skipped
     conj = next(Op.registry[name] for name in ("conj", "_conj") if name in Op.registry)
     monkeypatch.setattr(conj, "_vjps", {})
     conj.vjp(x=lambda g: 7.0 * g)
     with pytest.raises(GradientError, match="conj"), inspect.check_gradients():
         ops.real(f * ops.conj(f))
-    del y

@@ -204,7 +204,8 @@ a { color: var(--link) } nav { padding: .5rem 0 }
 h1, h2, h3 { line-height: 1.2; font-family: Helvetica, Arial, sans-serif }
 .highlight, pre.printed { background: var(--soft); border: 1px solid var(--line);
   border-radius: 6px; overflow-x: auto; padding: .1rem .8rem; font-size: 13.5px; line-height: 1.45 }
-pre { margin: .6rem 0; overflow-x: auto } pre.printed { border-left: 4px solid var(--line); padding: .6rem .8rem }
+pre { margin: .6rem 0; overflow-x: auto }
+pre.printed { border-left: 4px solid var(--line); padding: .6rem .8rem }
 code { font-size: .85em } table { border-collapse: collapse; display: block; overflow-x: auto }
 td, th { border: 1px solid var(--line); padding: .2rem .6rem }
 figure { margin: 1.2rem 0 } figure img, figure svg { max-width: 100%; height: auto }

@@ -5,7 +5,7 @@ import math
 import re
 
 from minideep.autograd import Node
-from minideep.inspect.observe import display_name, note
+from minideep.inspect.observe import display_name, path_and_line
 from minideep.inspect.trace import arrays_of, check_tensors, nodes_behind, owner, short, size
 from minideep.tensor import Tensor
 
@@ -18,7 +18,7 @@ class Box:
     def __init__(self, kind, title):
         self.kind, self.title, self.shape, self.saved, self.seconds = kind, title, None, 0, 0.0
         self.group = None  # of a layer's box: its path
-        self.layer, self.line, self.count, self.sources = "", None, 0, {}
+        self.path, self.line, self.count, self.sources = (), None, 0, {}
 
     @property
     def lines(self):
@@ -74,7 +74,7 @@ class Graph:
                              f'{b[0]:.1f},{b[1] - bend:.1f} {b[0]:.1f},{b[1]:.1f}"/>')
         for box in self.boxes:
             x, y, w, h = places[box]
-            hint = html.escape(clean(f"{box.layer} {short(box.line)}"))
+            hint = html.escape(clean(f"{'/'.join(box.path)} {short(box.line)}"))
             parts.append(f'<g class="{box.kind}"><title>{hint}</title><rect x="{x:.1f}" y="{y:.1f}" '
                          f'width="{w:.1f}" height="{h:.1f}" rx="{h / 2 if box.kind == "leaf" else 4}'
                          '"/>')
@@ -135,16 +135,15 @@ def graph(*tensors, depth=None, names=None, profile=None):
     for node in reversed(list(_topological(tensors))):
         if isinstance(node, Tensor):
             key, kind, title = node, "leaf", (names or {}).get(node, "leaf")
-            layer, line = "", None
+            path, line = (), None
         else:
-            layer, line = note(node)
-            inner = layer.split("/") if layer else []
+            path, line = path_and_line(node)
             key, kind, title = node, "op", display_name(node.op)
-            if depth is not None and inner:
-                key, kind, title = "/".join(inner[:depth + 1]), "layer", inner[:depth + 1][-1]
+            if depth is not None and path:
+                key, kind, title = path[:depth + 1], "layer", path[:depth + 1][-1]
         box = boxes.setdefault(key, Box(kind, title))
         box.group = key if kind == "layer" else None
-        box.shape, box.layer, box.line = shapes.get(node), layer, box.line or line
+        box.shape, box.path, box.line = shapes.get(node), path, box.line or line
         box.count += 1
         of[node] = box
         if type(node) is Node:
@@ -219,12 +218,11 @@ def _times(boxes, profile, depth):
     layer and line."""
     spent, alike = {}, {}
     for event in profile.events:
-        inner = event["layer"].split("/") if event["layer"] else []
-        key = event["op"], event["layer"], event["line"]
-        if depth is not None and inner:
-            key = "/".join(inner[:depth + 1])
+        key = event["op"], event["path"], event["line"]
+        if depth is not None and event["path"]:
+            key = event["path"][:depth + 1]
         spent[key] = spent.get(key, 0.0) + event["seconds"]
-    key_of = {box: box.group or (box.title, box.layer, box.line)
+    key_of = {box: box.group or (box.title, box.path, box.line)
               for box in boxes if box.kind != "leaf"}
     for key in key_of.values():
         alike[key] = alike.get(key, 0) + 1

@@ -1,8 +1,8 @@
 """Looking on while a program runs: every op, every vjp, every layer.
 
 The engine has no hooks for this and pays nothing for it: while somebody looks, `Op.__call__`,
-`Op.pull` and `Layer.__call__` are replaced by ones that tell the observers of this thread what
-happened, and put back afterwards.
+`Op.pull`, `Layer.__call__` and the making of a node are replaced by ones that note it or tell the
+observers of this thread what happened, and put back afterwards.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import time
 import weakref
 
 from kernels import backend
-from minideep.autograd import Op
+from minideep.autograd import Node, Op
 from minideep.checks import user_line
 from minideep.layers.base import Layer
 from minideep.mode import mode
@@ -23,29 +23,40 @@ _lock = threading.Lock()
 
 
 class OpCall:
-    """An op that ran. inputs, out: tensors (inputs as they were given). layer: "model/dense", ""
-    outside of all layers. line: file:line of the user's program. within: the node whose vjp it was
-    a part of, None on the way forward. start, seconds: of time.perf_counter()."""
+    """An op that ran. inputs, out: tensors (inputs as they were given). path: the names of the
+    layers that it is in, outermost first; layer: the same in one text. line: file:line of the
+    user's program. within: the node whose vjp it was a part of, None on the way forward and where a
+    checkpoint computes again; that is `again`. start, seconds: of time.perf_counter()."""
 
     def __init__(self, op, inputs, attrs, out, start, seconds):
         self.op, self.inputs, self.attrs, self.out = op, inputs, attrs, out
         self.start, self.seconds = start, seconds
-        self.layer, self.line, self.within = "/".join(_layers()), user_line(), mode.pulled
+        self.path, self.line, self.within = tuple(_layers()), user_line(), mode.pulled
+        self.layer, self.again = "/".join(self.path), self.within is None and bool(_pulls())
 
 
 class Pull:
-    """A vjp that ran: of `node`, given the gradient `g` of its output; `pairs` as Op.pull's."""
+    """A vjp that ran: of `node`, given the gradient `g` of its output; `pairs` as Op.pull's. inside:
+    the part of its seconds that belongs to others, a checkpoint's to what it computes again."""
 
-    def __init__(self, node, g, pairs, start, seconds):
-        self.node, self.g, self.pairs, self.start, self.seconds = node, g, pairs, start, seconds
+    def __init__(self, node, g, pairs, start, seconds, inside):
+        self.node, self.g, self.pairs = node, g, pairs
+        self.start, self.seconds, self.inside = start, seconds, inside
 
 
-_notes = weakref.WeakKeyDictionary()  # node -> (layer, line), of the nodes made under observation
+_notes = weakref.WeakKeyDictionary()  # node -> (path, line), of the nodes made under observation
+
+
+def path_and_line(node):
+    """Where the node was made: the names of the layers, outermost first, and file:line; (), None
+    if nobody looked on."""
+    return _notes.get(node, ((), node.where))
 
 
 def note(node):
-    """(layer, line) where the node was made; ("", None) if nobody looked on."""
-    return _notes.get(node, ("", node.where))
+    """(layer, line) where the node was made, layer "model/dense"; ("", None) if nobody looked on."""
+    path, line = path_and_line(node)
+    return "/".join(path), line
 
 
 def display_name(op):
@@ -81,8 +92,8 @@ def unobserved():
 
 
 def _install():
-    _originals.update(call=Op.__call__, pull=Op.pull, layer=Layer.__call__)
-    Op.__call__, Op.pull, Layer.__call__ = _op_call, _op_pull, _layer_call
+    _originals.update(call=Op.__call__, pull=Op.pull, layer=Layer.__call__, node=Node.__init__)
+    Op.__call__, Op.pull, Layer.__call__, Node.__init__ = _op_call, _op_pull, _layer_call, _node_init
     for cls in _subclasses(Op):
         if "pull" in vars(cls):  # a checkpoint's
             _originals[cls] = cls.pull
@@ -90,7 +101,8 @@ def _install():
 
 
 def _uninstall():
-    Op.__call__, Op.pull, Layer.__call__ = (_originals.pop(k) for k in ("call", "pull", "layer"))
+    Op.__call__, Op.pull, Layer.__call__, Node.__init__ = (
+        _originals.pop(k) for k in ("call", "pull", "layer", "node"))
     for cls in list(_originals):
         cls.pull = _originals.pop(cls)
 
@@ -105,6 +117,13 @@ def _layers():
     if not hasattr(_inside, "layers"):
         _inside.layers = []
     return _inside.layers
+
+
+def _pulls():
+    """The seconds that others took inside each vjp that runs now: a checkpoint's runs others."""
+    if not hasattr(_inside, "pulls"):
+        _inside.pulls = []
+    return _inside.pulls
 
 
 def _tell(what, *args):
@@ -132,20 +151,33 @@ def _op_call(self, *inputs, **attrs):
     out = _originals["call"](self, *inputs, **attrs)
     seconds = _clock(out.data) - start
     call = OpCall(self, inputs, attrs, out, start, seconds)
-    if out.node is not None:
-        _notes[out.node] = call.layer, call.line
     _tell("op_called", call)
+    if call.again:
+        _pulls()[-1] += _clock() - start  # what the observers took too
     return out
+
+
+def _node_init(self, op, inputs, attrs, y):
+    _originals["node"](self, op, inputs, attrs, y)
+    if not _quiet():
+        _notes[self] = tuple(_layers()), user_line()
 
 
 def _pull_like(original):
     def pull(self, node, g):
         if _quiet():
             return original(self, node, g)
+        pulls, layers = _pulls(), _layers()
+        pulls.append(0.0)
+        _inside.layers = list(path_and_line(node)[0])  # of what a checkpoint computes again
         start = _clock(g.data)
-        pairs = original(self, node, g)
-        seconds = _clock(g.data) - start
-        _tell("pulled", Pull(node, g, pairs, start, seconds))
+        try:
+            pairs = original(self, node, g)
+        finally:
+            seconds, inside, _inside.layers = _clock(g.data) - start, pulls.pop(), layers
+        _tell("pulled", Pull(node, g, pairs, start, seconds, inside))
+        if pulls:
+            pulls[-1] += _clock() - start
         return pairs
     return pull
 

@@ -8,7 +8,7 @@ import weakref
 
 from kernels import backend
 from minideep.autograd import Node
-from minideep.inspect.observe import display_name, note, observe
+from minideep.inspect.observe import display_name, note, observe, path_and_line
 from minideep.tensor import Tensor
 
 __all__ = ["Profile", "memory", "profile", "trace"]
@@ -132,8 +132,12 @@ def nodes_behind(tensors):
 
 class Profile:
     """Time, arithmetic and traffic of the ops that ran. events: a dictionary for each, with op,
-    layer, line, phase ("forward" or "backward"), start and seconds, flops (a multiply-add counted as
-    two), bytes (inputs read and output written once, a lower bound of the true traffic)."""
+    layer, path (the layers' names), line, phase ("forward", "backward", or "recompute" for what a
+    checkpoint computes again on the way back), start and end, seconds, flops (a multiply-add counted
+    as two), bytes (inputs read and output written once, a lower bound of the true traffic).
+
+    All sums are of disjoint parts: the seconds of a checkpoint are its own, without those of the ops
+    that run again inside, which have events of their own."""
 
     def __init__(self):
         self.events, self._pulled, self._forward = [], {}, weakref.WeakKeyDictionary()
@@ -146,19 +150,22 @@ class Profile:
             return
         if call.out.node is not None:
             self._forward[call.out.node] = flops(call)
-        self._add(call.op, call.layer, call.line, "forward", call, flops(call), traffic(call))
+        self._add(call.op, call.path, call.line, "recompute" if call.again else "forward", call.start,
+                  call.seconds, call.seconds, flops(call), traffic(call))
 
     def pulled(self, pull):
         counted = self._pulled.pop(id(pull.node), None)
+        if counted is None and pull.inside:  # all that it did was told
+            counted = 0, 0
         if counted is None:  # its vjp is one fused kernel: as many products again for each input
             counted = 2 * self._forward.get(pull.node, 0), 0
-        layer, line = note(pull.node)
-        self._add(pull.node.op, layer, line, "backward", pull, *counted)
+        self._add(pull.node.op, *path_and_line(pull.node), "backward", pull.start, pull.seconds,
+                  pull.seconds - pull.inside, *counted)
 
-    def _add(self, op, layer, line, phase, timed, flops, bytes):
-        self.events.append({"op": display_name(op), "layer": layer, "line": line, "phase": phase,
-                            "start": timed.start, "seconds": timed.seconds, "flops": flops,
-                            "bytes": bytes})
+    def _add(self, op, path, line, phase, start, whole, seconds, flops, bytes):
+        self.events.append({"op": display_name(op), "layer": "/".join(path), "path": path,
+                            "line": line, "phase": phase, "start": start, "end": start + whole,
+                            "seconds": seconds, "flops": flops, "bytes": bytes})
 
     def by(self, key="op"):
         """Sums by "op", "layer" or "line": a list of dictionaries, the slowest first."""
@@ -179,7 +186,7 @@ class Profile:
 
     @property
     def seconds(self):
-        """In ops, forward and backward together."""
+        """In ops, all phases together."""
         return sum(event["seconds"] for event in self.events)
 
     def table(self, key="op"):
@@ -196,7 +203,7 @@ class Profile:
         first = min((event["start"] for event in self.events), default=0.0)
         events = [{"name": event["op"], "cat": event["phase"], "ph": "X", "pid": os.getpid(),
                    "tid": event["phase"], "ts": 1e6 * (event["start"] - first),
-                   "dur": 1e6 * event["seconds"],
+                   "dur": 1e6 * (event["end"] - event["start"]),
                    "args": {what: event[what] for what in ("layer", "line", "flops", "bytes")}}
                   for event in self.events]
         with open(path, "w", encoding="utf-8") as file:
@@ -213,7 +220,7 @@ def profile():
         p.chrome_trace("trace.json")
 
     Looking costs some microseconds an op; on a GPU each op is waited for. Ops inside a vjp count as
-    part of it.
+    part of it, but for those that a checkpoint computes again: their phase is "recompute".
     """
     with observe(Profile()) as result:
         yield result

@@ -1,6 +1,7 @@
 """The inspector tells the truth about what the engine did, and leaves no trace of itself."""
 
 import json
+import time
 import xml.etree.ElementTree as xml
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import minideep
 from minideep import inspect, layers, models, ops
-from minideep.autograd import Op
+from minideep.autograd import Node, Op
 from minideep.gradcheck import GradientError
 from minideep.layers.base import Layer
 
@@ -33,9 +34,9 @@ def leaf(*shape):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
-    before = Op.__call__, Op.pull, Layer.__call__
+    before = Op.__call__, Op.pull, Layer.__call__, Node.__init__
     yield
-    assert (Op.__call__, Op.pull, Layer.__call__) == before
+    assert (Op.__call__, Op.pull, Layer.__call__, Node.__init__) == before
 
 
 # ---------------------------------------------------------------------------------------- stepping
@@ -200,6 +201,64 @@ def test_profile_knows_the_layers_and_the_operations_of_a_convolution():
     conv = rows[f"{model.name}/{model.layers[0].name}", "forward"]
     assert conv["flops"] >= 2 * 3 * 6 * 6 * 4 * 27
     assert (f"{model.name}/{model.layers[0].name}", "backward") in rows
+
+
+def test_a_checkpoint_is_counted_once(tmp_path):
+    """What it computes again has a phase of its own; its own time is without that; and its node has
+    the layer and the line of the user's program."""
+    class Slow(layers.Dense):
+        def call(self, x):
+            time.sleep(0.02)
+            return ops.tanh(x @ self.kernel)
+
+    class Saving(Layer):
+        def __init__(self):
+            super().__init__(name="saving")
+            self.inner = Slow(7, name="inner")
+
+        def call(self, x):
+            return minideep.checkpoint(self.inner, x)
+
+    model, x = Saving(), leaf(5, 7)
+    model(x)
+    start = time.perf_counter()
+    with inspect.profile() as profile:
+        y = model(x)
+        y.sum().backward()
+    elapsed = time.perf_counter() - start
+    calls = {(e["op"], e["phase"]): e for e in profile.events}
+    assert len(calls) == len(profile.events)
+    forward, again = calls["matmul", "forward"], calls["matmul", "recompute"]
+    assert forward["flops"] == again["flops"] == 2 * 5 * 7 * 7
+    assert forward["layer"] == again["layer"] == "saving/inner" and HERE in again["line"]
+    assert ("tanh", "recompute") in calls and ("tanh", "backward") in calls
+    own = calls["checkpoint", "backward"]
+    assert own["layer"] == "saving" and HERE in own["line"] and own["flops"] == 0
+    assert own["seconds"] > 0.02                        # it slept in there, in no op
+    assert profile.seconds <= elapsed
+    inside = [e for e in profile.events if e["phase"] != "forward" and e is not own
+              and own["start"] <= e["start"] and e["end"] <= own["end"]]
+    assert {e["op"] for e in inside} >= {"matmul", "tanh"}
+    assert own["seconds"] + sum(e["seconds"] for e in inside) <= own["end"] - own["start"]
+    profile.chrome_trace(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert {e["tid"] for e in events} == {"forward", "recompute", "backward"}
+    with inspect.trace():
+        y = model(x)
+    steps = {step.op: step for step in inspect.steps(y.sum())}
+    assert steps["checkpoint"].layer == "saving" and HERE in steps["checkpoint"].line
+
+
+def test_ops_under_second_derivatives_are_counted_once():
+    """A fused op's vjp under create_graph runs its composite form: ops of their own."""
+    layer = layers.LSTM(4)
+    x = minideep.tensor(np.ones((2, 5, 3), "float32"), requires_grad=True)
+    layer(x)
+    start = time.perf_counter()
+    with inspect.profile() as profile:
+        (g,) = minideep.grad([layer(x).sum()], [x], create_graph=True)
+        g.sum().backward()
+    assert profile.seconds <= time.perf_counter() - start
 
 
 # --------------------------------------------------------------------------------- check_gradients
@@ -396,6 +455,19 @@ def test_names_that_xml_cannot_have():
     picture = inspect.graph(y, depth=0, names={layer.kernel: 5})
     xml.fromstring(picture.svg)
     assert "\x01" not in picture.dot
+
+
+def test_a_layer_name_with_a_slash_is_one_name():
+    inner = layers.Dense(4, name="block/dense")
+    model = models.Sequential([inner, layers.Dense(2, name="block")], name="a/b")
+    with inspect.profile() as profile:
+        y = model(np.ones((1, 3), "float32")).sum()
+        titles = [[b.title for b in inspect.graph(y, depth=depth, profile=profile).boxes
+                   if b.kind == "layer"] for depth in (0, 1)]
+    assert titles == [["a/b"], ["block/dense", "block"]]
+    box = next(b for b in inspect.graph(y, depth=1, profile=profile).boxes if b.title == inner.name)
+    spent = sum(e["seconds"] for e in profile.events if e["path"][1:] == (inner.name,))
+    assert box.seconds == pytest.approx(spent) and spent > 0
 
 
 def test_gates_of_a_layer_that_reads_backwards():

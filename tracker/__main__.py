@@ -1,6 +1,7 @@
 """python -m tracker demo | track | train | evaluate | evaluate-many | robustness | ablate"""
 
 import os
+import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -59,7 +60,7 @@ def demo(
     Writes an annotated video that a browser plays, a contact sheet, the boxes and a summary for
     each; prints speed and accuracy against boxes noted by hand.
     """
-    with _user_errors():
+    with _user_errors(json, folder=output):
         from tracker.demo import demo as run
         with _device(device, tracker) as where:
             run(output, tracker, show, where, json, rendered=rendered)
@@ -97,7 +98,7 @@ def track(
     of several targets in MOTChallenge's format) and a summary. Ctrl-C ends a camera's recording and
     keeps what was recorded.
     """
-    with _user_errors():
+    with _user_errors(json, folder=output):
         from rich.console import Console
 
         import tracker as package
@@ -166,7 +167,7 @@ def train_recurrent(
     json: Json = None,
 ):
     """Train the whole network of the recurrent tracker."""
-    with _user_errors():
+    with _user_errors(json, folder=output):
         from tracker.training import train_command
         with _device(device, "recurrent"):
             train_command(data, output, steps, seed, resume, workers, json)
@@ -185,7 +186,7 @@ def train_correlation(
     json: Json = None,
 ):
     """Train the features that the correlation tracker compares."""
-    with _user_errors():
+    with _user_errors(json, folder=output):
         from tracker.correlation_training import train_command
         with _device(device, "correlation"):
             train_command(data, output, steps, seed, resume, json)
@@ -203,7 +204,7 @@ def train_motion(
     json: Json = None,
 ):
     """Train the LSTM that predicts a target's motion, on what the correlation tracker does."""
-    with _user_errors():
+    with _user_errors(json, folder=output):
         from tracker.motion import train_command
         train_command(data, output, steps, seed, resume, json)
 
@@ -232,10 +233,11 @@ def evaluate(
     evaluation goes on where it stopped. KCF and CSRT need `make peers`; Nano needs
     MINIDEEP_NANO=FOLDER with NanoTrack's two files.
     """
-    with _user_errors():
+    with _user_errors(json, html, folder=results):
         from tracker.evaluate import evaluate_command
-        evaluate_command(data, trackers, jobs, json, max_frames, absent, html, results, one_based,
-                         fresh)
+        report = evaluate_command(data, trackers, jobs, json, max_frames, absent, html, results,
+                                  one_based, fresh)
+    _all_ran(trackers, report.missing, report.failed())
 
 
 @app.command()
@@ -252,7 +254,8 @@ def evaluate_many(
     Once with the first box of every target given, once with a detector's boxes (det/det.txt; for
     rendered scenes the true ones with errors, misses and inventions).
     """
-    with _user_errors():
+    _on_one_thread()
+    with _user_errors(json):
         from tracker.evaluate_many import evaluate_many_command
         evaluate_many_command(data, scenes, max_frames, json)
 
@@ -270,9 +273,11 @@ def robustness(
     json: Json = None,
 ):
     """Measure how trackers suffer from noise, blur, JPEG, few frames and a bad first box."""
-    with _user_errors():
+    _on_one_thread()
+    with _user_errors(json, html):
         from tracker.robustness import robustness_command
-        robustness_command(data, trackers, jobs, json, max_frames, html, one_based, fresh)
+        result = robustness_command(data, trackers, jobs, json, max_frames, html, one_based, fresh)
+    _all_ran(trackers, result["missing"])
 
 
 @app.command()
@@ -292,7 +297,8 @@ def ablate(
     Random, hand-made and learned features; every switch of the tracker the other way: paired
     differences with their intervals, and what a choice by the other sequences gains.
     """
-    with _user_errors():
+    _on_one_thread()
+    with _user_errors(json):
         from tracker.ablate import ablate_command
         ablate_command(data, starts, frames, jobs, json, one_based, fresh)
 
@@ -314,9 +320,12 @@ def occlusions(
 
     On sequences in which it is hidden or out of view, and with blockers pasted over all of them.
     """
-    with _user_errors():
+    _on_one_thread()
+    with _user_errors(json):
         from tracker.occlusions import occlusions_command
-        occlusions_command(data, trackers, jobs, seeds, json, max_frames, one_based, fresh)
+        result = occlusions_command(data, trackers, jobs, seeds, json, max_frames, one_based, fresh)
+    _all_ran(trackers, result["missing"],
+             [name for name, kinds in result["trackers"].items() if not any(kinds.values())])
 
 
 @app.command()
@@ -330,7 +339,8 @@ def predict(
     json: Json = None,
 ):
     """Measure how well a tracker foretells the next frame's box."""
-    with _user_errors():
+    _on_one_thread()
+    with _user_errors(json):
         from tracker.prediction import predict_command
         predict_command(data, tracker, json, max_frames, one_based, blockers)
 
@@ -374,10 +384,33 @@ def _device(name, tracker):
         yield name
 
 
+def _on_one_thread():
+    """For what measures no speed: arrays are small here, and where the machine is busy threads that
+    wait for each other make it many times slower. Libraries read this when they are first imported."""
+    if "numpy" not in sys.modules:
+        for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB"):
+            ending = "MAXIMUM_THREADS" if name == "VECLIB" else "NUM_THREADS"
+            os.environ.setdefault(f"{name}_{ending}", "1")
+
+
+def _all_ran(named, missing, failed=()):
+    """Exit code 1 if a tracker failed on everything, or cannot be used although it was named: the
+    tables and the lines below them say why."""
+    if failed or (named and missing):
+        raise typer.Exit(1)
+
+
 @contextmanager
-def _user_errors():
-    """What the user can mend is one line and exit code 2, not a traceback."""
+def _user_errors(*files, folder=None):
+    """What the user can mend is one line and exit code 2, not a traceback.
+
+    files, folder: where the command will write, or None; that it can is checked first."""
     try:
+        from tracker.video import check_output
+        for file in filter(None, files):
+            check_output(file)
+        if folder is not None:
+            check_output(folder, folder=True)
         yield
     except (ValueError, OSError, ImportError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)

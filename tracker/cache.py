@@ -17,6 +17,7 @@ import ast
 import functools
 import hashlib
 import os
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,6 +29,7 @@ from tracker.video import replacing
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = 1        # raise it when tracker.evaluate.run() shows trackers something else
+written = 0         # tracks that this process has kept
 _NOT_SETTINGS = ("MINIDEEP_CACHE", "MINIDEEP_DATA", "MINIDEEP_PEERS", "MINIDEEP_NANO")
 
 
@@ -60,12 +62,22 @@ def load(key):
 
 
 def save(key, arrays):
-    """Keep the arrays of a track; a folder that cannot be written to is no reason to stop."""
+    """Keep the arrays of a track. A folder that cannot be written to is no reason to stop: that is
+    said, once."""
+    global written
     try:
         with replacing(folder() / f"{key}.npz") as partial:
             np.savez_compressed(partial, **arrays)
-    except OSError:
-        pass
+    except OSError as error:
+        _warn(folder(), error.strerror)
+    else:
+        written += 1
+
+
+@functools.cache
+def _warn(place, reason):
+    print(f"warning: tracks cannot be kept in {place} ({reason}): after an interruption they have to "
+          "be made again. MINIDEEP_CACHE=FOLDER keeps them elsewhere", file=sys.stderr)
 
 
 @functools.cache

@@ -253,7 +253,7 @@ class Report:
             table.add_row(label, *(_format(scores[key], form)
                                    for key, (_, form) in COLUMNS.items()))
         for name in self.missing:
-            table.add_row(name, *"–" * len(COLUMNS))
+            table.add_row(f"{name} (not available)", *"–" * len(COLUMNS))
         return table
 
     def sequence_table(self):
@@ -266,6 +266,10 @@ class Report:
             table.add_row(row[0].sequence,
                           *("×" if o.error else f"{o.one_pass.auc:.3f}" for o in row))
         return table
+
+    def failed(self):
+        """The names of the trackers that failed on every sequence."""
+        return [name for name, outcomes in self.outcomes.items() if all(o.error for o in outcomes)]
 
     def notes(self):
         """One line for each tracker that could not be loaded, and for each failure."""
@@ -368,7 +372,7 @@ def bar(console, total):
     """A progress bar; gives step(what, kept before?), to be called after each of `total` passes.
 
     Says after Ctrl-C how much is kept."""
-    made = kept = 0
+    made, kept, before = 0, 0, cache.written
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                   TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
@@ -382,8 +386,10 @@ def bar(console, total):
             yield step
         except KeyboardInterrupt:
             progress.stop()
-            say(console, f"interrupted after {made + kept} of {total} tracks; these are kept, the "
-                         "same command goes on from here")
+            safe = kept + cache.written - before
+            say(console, f"interrupted after {made + kept} of {total} tracks; " + (
+                f"{safe} of them are kept: the same command, without --fresh, goes on from there"
+                if safe else "none of them is kept"))
             raise
     if kept:
         say(console, f"{kept} of {made + kept} tracks were kept from earlier runs (--fresh makes "

@@ -274,7 +274,8 @@ def _part(values):
 
 def occlusions_command(data_folder, trackers=None, jobs=1, seeds=1, json=None, max_frames=None,
                        one_based=False, fresh=False):
-    """`python -m tracker occlusions`: print the tables for the sequences in a folder."""
+    """`python -m tracker occlusions`: print the tables for the sequences in a folder -> what
+    occlusions() returns."""
     console = Console()
     sequences = found_sequences(data_folder, console, max_frames, one_based)
     names = split_names(trackers)
@@ -305,8 +306,10 @@ def occlusions_command(data_folder, trackers=None, jobs=1, seeds=1, json=None, m
             auc = "–" if s["auc"] is None else f"{s['auc']:.3f}"
             shown.add_row(name, kind, str(s["events"]), str(s["unheld"]), _percent(s["said"]),
                           _percent(s["found"]), _percent(s["alarms"]), auc)
+    for name in result["missing"]:
+        shown.add_row(name, *"–" * 7)
     console.print(shown)
-    for note in [*(f"{n}: {reason}" for n, reason in result["missing"].items()),
+    for note in [*(f"{n} is not available: {reason}" for n, reason in result["missing"].items()),
                  *result["errors"]]:
         say(console, note)
     if json:
@@ -314,7 +317,7 @@ def occlusions_command(data_folder, trackers=None, jobs=1, seeds=1, json=None, m
             partial.write_text(json_format.dumps(content, indent=1, allow_nan=False) + "\n",
                                encoding="utf-8")
         say(console, f"written: {json}")
-    return content
+    return result
 
 
 def _frames(values):

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tracker import DEFAULT, load
 from tracker.boxes import centre, iou
-from tracker.evaluate import bar, found_sequences
+from tracker.evaluate import bar, found_sequences, say
 from tracker.occlusions import cases
 from tracker.video import replacing
 
@@ -103,4 +103,5 @@ def predict_command(data_folder, tracker=None, json=None, max_frames=None, one_b
     if json:
         with replacing(json) as partial:
             partial.write_text(json_format.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        say(console, f"written: {json}")
     return rows

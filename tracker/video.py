@@ -10,6 +10,7 @@ name in the same folder, which is renamed at the end.
 
 import math
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -171,7 +172,7 @@ class VideoWriter:
         width, height = self.size = size
         self._even = (width + width % 2, height + height % 2)
         self._frames = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._made = _make(self.path.parent)
         self._partial = _partial(self.path)
         with _quiet():      # OpenCV grumbles about the tag VP80, and writes it correctly
             self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG,
@@ -213,6 +214,7 @@ class VideoWriter:
         """Give up: nothing is left under any name."""
         self._writer.release()
         self._partial.unlink(missing_ok=True)
+        _remove_empty(self._made)
 
     def __enter__(self):
         return self
@@ -226,15 +228,48 @@ class VideoWriter:
 
 @contextmanager
 def replacing(path):
-    """A temporary name to write to: it becomes `path` at the end, and vanishes after an error."""
+    """A temporary name to write to: it becomes `path` at the end, and vanishes after an error, with
+    the folders that were made for it."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
+    made, partial = _make(path.parent), _partial(path)
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+        _remove_empty(made)
+
+
+def check_output(path, folder=False):
+    """OSError that names `path` if no file, or with folder=True no folder of files, can be written
+    there. To be asked before long work; leaves nothing behind."""
+    path = Path(path)
+    if path.exists() and path.is_dir() != folder:
+        raise OSError(f"{path} cannot be written: it is " + (
+            "a file, and a folder is wanted" if folder else "a folder, and a file's name is wanted"))
+    place = path if folder else path.absolute().parent
+    place = next(p for p in (place, *place.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {place}: {error.strerror}") from error
+
+
+def _make(folder):
+    """Make a folder and those above it; -> those that were not there, the innermost first."""
+    missing = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders):
+    """Take folders away again, as long as nothing is in them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 def _partial(path):

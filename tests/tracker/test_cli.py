@@ -88,7 +88,7 @@ def test_track_several_targets(images, tmp_path, hand_made):
     assert len((tmp_path / "frames-tracks.txt").read_text().splitlines()) == 8
     result = call("track", images, "--detect", "motion", "--output", tmp_path)
     assert result.exit_code == 0 and "0 targets in 4 frames" in result.output, result.output
-    assert "--detect takes motion, not 'x'" in refuse("track", images, "--detect", "x")
+    assert "--detect takes person, cup or motion, not 'x'" in refuse("track", images, "--detect", "x")
     assert "tracker correlation" in refuse("track", images, "--detect", "motion", "--inside")
     assert "tracker correlation" in refuse("track", images, "--box", "1,2,3,4", "--box", "1,2,3,4",
                                            "--tracker", "MIL")
@@ -177,6 +177,66 @@ def test_evaluate_writes_a_page_and_says_what_it_recognised(images, tmp_path):
     assert "4 frames but 3 boxes" in line and "groundtruth.txt" in line
     (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
     assert "'psychic'" in refuse("evaluate", images, "--trackers", "psychic")
+
+
+def test_a_tracker_that_was_named_and_cannot_be_used(images, monkeypatch):
+    import tracker
+
+    def missing():
+        raise ImportError("no such wheel: pip install it")
+
+    class Broken:
+        def init(self, frame, box):
+            raise ArithmeticError("broken")
+
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    for name in ("CSRT", *set(tracker.names()) - {"first", "velocity"}):
+        monkeypatch.setitem(tracker._MAKERS, name, missing)
+    for command in ("evaluate", "robustness", "occlusions"):
+        named = call(command, images, "--trackers", "first,CSRT")
+        assert named.exit_code == 1, named.output
+        assert "no such wheel: pip install it" in named.output and "CSRT is not" in named.output
+        assert call(command, images, "--trackers", "first").exit_code == 0
+    assert "CSRT (not" in call("evaluate", images, "--trackers", "CSRT").output
+    every = call("evaluate", images)
+    assert every.exit_code == 0 and "CSRT is not available" in every.output
+    monkeypatch.setitem(tracker._MAKERS, "CSRT", Broken)
+    for command in ("evaluate", "occlusions"):
+        assert call(command, images, "--trackers", "first,CSRT").exit_code == 1
+
+
+def test_outputs_are_checked_before_the_work_begins(images, tmp_path, monkeypatch):
+    """All that a command will write, and nothing is left behind."""
+    import tracker
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.touch()
+    folder.mkdir()
+    monkeypatch.setattr(tracker, "load", lambda *_: pytest.fail("it began"))
+    before = sorted(tmp_path.rglob("*"))
+    under = file / "a" / "x.json"
+    track = "track", images, "--box", "10,20,10,8", "--tracker", "first"
+    wrong = [("evaluate", images, "--json", under), ("evaluate", images, "--html", folder),
+             ("evaluate", images, "--results", file), ("evaluate-many", "--json", under),
+             ("robustness", images, "--html", under), ("ablate", images, "--json", folder),
+             ("occlusions", images, "--json", under), ("predict", images, "--json", folder),
+             ("demo", "--output", file), ("demo", "--json", under),
+             (*track, "--output", file / "a"), (*track, "--json", folder),
+             *(("train", kind, images, option, where) for kind in ("recurrent", "correlation", "motion")
+               for option, where in (("--output", file), ("--json", under)))]
+    for command in wrong:
+        assert f"error: {command[-1]} cannot be written" in refuse(*command), command
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_empty_folder_is_left_behind(images, tmp_path):
+    deep = tmp_path / "new" / "out"
+    for box in ("90,2,3,4", "1,2,0,4"):
+        refuse("track", images, "--box", box, "--tracker", "first", "--output", deep)
+    cv2.imwrite(str(images / "2.png"), np.zeros((9, 9, 3), np.uint8))
+    assert "must be equal" in refuse("track", images, "--box", "10,20,10,8", "--tracker", "first",
+                                     "--output", deep)
+    assert not (tmp_path / "new").exists()
 
 
 def test_robustness(images):

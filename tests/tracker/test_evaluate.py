@@ -260,24 +260,41 @@ def test_tracks_are_kept_until_a_file_changes(tmp_path, counting):
     assert counting.started == 8
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
-    class Interrupted(Counting):
-        def update(self, frame):
-            if Counting.started == 3:
-                raise KeyboardInterrupt
-            return super().update(frame)
+class Interrupted(Counting):
+    def update(self, frame):
+        if Counting.started == 3:
+            raise KeyboardInterrupt
+        return super().update(frame)
 
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     folder = folder_of(tmp_path, *(moving(name) for name in "abcd"))
     monkeypatch.setitem(tracker._MAKERS, "first", Interrupted)
     monkeypatch.setattr(Counting, "started", 0)
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate_command(folder, "first")
-    assert "interrupted after 2 of 8 tracks" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "interrupted after 2 of 8 tracks; 2 of them are kept" in said and "goes on" in said
     assert len(list((tmp_path / "cache" / "tracks").iterdir())) == 2        # whole ones only
     report = evaluate.evaluate_command(folder, "first")
     assert Counting.started == 5        # c, which was broken off, again; and d
     assert [o.kept for o in report.outcomes["first"]] == [True, True, False, False]
     assert "2 of 8 tracks were kept" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, monkeypatch, capsys):
+    folder = folder_of(tmp_path, *(moving(name) for name in "abcd"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINIDEEP_CACHE", str(tmp_path / "file"))
+    monkeypatch.setitem(tracker._MAKERS, "first", Interrupted)
+    monkeypatch.setattr(Counting, "started", 0)
+    cache._warn.cache_clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate_command(folder, "first")
+    out, err = capsys.readouterr()
+    assert "interrupted after 2 of 8 tracks; none of them is kept" in out
+    assert err.count("tracks cannot be kept in") == 1 and "MINIDEEP_CACHE=FOLDER" in err
+    assert str(tmp_path / "file") in err
 
 
 def test_errors_are_not_kept(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 from kernels import ladders
 from kernels.backend import cuda_is_available
 from kernels.bench import bench, cases
+from kernels.ladder import environment
 
 
 def main(arguments=None):
@@ -22,6 +23,10 @@ def main(arguments=None):
     timed.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     timed.add_argument("--seconds", type=float, default=0.3, help="for each contestant of a case")
     options = parser.parse_args(arguments)
+    try:
+        environment()
+    except ValueError as error:
+        parser.error(str(error))
     if options.command is None:
         return show()
     return bench(options.op, options.json, options.plot, options.threads, options.device,

@@ -16,7 +16,8 @@
 
 `scale(x)` normalises its arguments, then runs the highest rung that is eligible: it runs on the
 device of the arrays and its `needs` says True. `explain` tells which rung that is and why not the
-others; `use` and the environment variable MINIDEEP_KERNELS=op=rung,op=rung force one.
+others; `use` and the environment variable MINIDEEP_KERNELS=op=rung,op=rung force one. A name that
+does not exist is an error: of `use` at once, of the variable at the first call of any op.
 No rung moves an array from one device to another.
 """
 
@@ -158,12 +159,14 @@ def _using(choices):
 
 def choice(op):
     """The rung forced for `op`, or None."""
-    choice = _forced.get().get(op)
-    if choice is None:
-        setting = os.environ.get(ENVIRONMENT)
-        if setting:
-            choice = _parse(setting).get(op)
-    return choice
+    general = environment()  # always asked: a mistake in it is told by every op
+    return _forced.get().get(op, general.get(op))
+
+
+def environment():
+    """{op: rung} of MINIDEEP_KERNELS. ValueError for names that do not exist."""
+    setting = os.environ.get(ENVIRONMENT)
+    return _parse(setting) if setting else {}
 
 
 @functools.lru_cache(maxsize=8)

@@ -15,6 +15,8 @@ PAGE = mmap.PAGESIZE
 
 def guarded(array, at_end=True):
     """A copy of the array that ends (or begins) at a page that can be neither read nor written."""
+    if array.ndim == 2 and array.flags.f_contiguous and not array.flags.c_contiguous:
+        return guarded(array.T, at_end).T
     pages = -(-array.nbytes // PAGE)
     memory = mmap.mmap(-1, (pages + 2) * PAGE)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -46,13 +48,16 @@ class GuardedNumPy:
 
 @contextlib.contextmanager
 def guarded_modules(*modules, at_end=True):
-    """While it lasts, what these modules allocate is guarded."""
+    """While it lasts, what these modules allocate is guarded. Their compiled functions must have run
+    before: Numba cannot compile what is put in the place of NumPy."""
     guarded_numpy = GuardedNumPy(at_end)
     old = [(module, name, getattr(module, name))
-           for module in modules for name in ("np", "empty") if hasattr(module, name)]
-    for module, name, _ in old:  # empty: that of kernels.memory
-        own_empty = lambda shape, dtype=np.float32: guarded_numpy.empty(shape, dtype)
-        setattr(module, name, guarded_numpy if name == "np" else own_empty)
+           for module in modules for name in ("np", "empty", "workspace") if hasattr(module, name)]
+    own = {"np": guarded_numpy,  # the others: kernels.memory's, kernels.microkernel's
+           "empty": lambda shape, dtype=np.float32: guarded_numpy.empty(shape, dtype),
+           "workspace": lambda name, size: guarded_numpy.empty(size, np.float32)}
+    for module, name, _ in old:
+        setattr(module, name, own[name])
     try:
         yield
     finally:

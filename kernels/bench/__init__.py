@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 from kernels.bench import cases, report
 from kernels.ladder import ladders
@@ -30,11 +31,16 @@ def bench(op=None, json_file=None, plot_file=None, threads=None, device="cpu", s
     """Check, measure, print. op: a ladder's name or the beginning of several; None: all.
 
     threads: numbers of threads, by default one and all. seconds: for each contestant of a case.
-    Returns the exit code: 1 if a rung is wrong.
+    Returns the exit code: 1 if a rung is wrong. SystemExit, before anything is measured, for an
+    unknown op and for a file that cannot be written.
     """
     chosen = [name for name in ladders() if op is None or name.startswith(op)]
     if not chosen and op != "api":
         raise SystemExit(f"there is no op {op!r}; the ops are api, {', '.join(ladders())}")
+    for file in filter(None, (json_file, plot_file)):
+        check_output(file)
+    if plot_file:
+        report.check_plot(plot_file)
     if device == "cuda":
         from kernels.backend import require_cuda
 
@@ -70,6 +76,18 @@ def bench(op=None, json_file=None, plot_file=None, threads=None, device="cpu", s
     if plot_file:
         report.plot(results, plot_file)
     return int(any(check["verdict"] == "WRONG" for check in checks))
+
+
+def check_output(path):
+    """SystemExit if no file can be written at `path`. Leaves nothing behind."""
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        if os.path.exists(path):
+            open(path, "a").close()
+        else:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SystemExit(f"{path} cannot be written: {error.strerror}") from None
 
 
 def answers_of(module, task):

@@ -1,5 +1,7 @@
 """What `python -m kernels bench` prints and draws."""
 
+import os
+
 
 def print_checks(checks):
     for check in checks:
@@ -92,6 +94,17 @@ def print_summary(rows):
         label = f"{row['op']} {row['case']}: {row['name']}"
         print(f"{label:<58}{row['threads']:>8}{row['allocator']:>10}{must:7.2f}{got:7.2f}"
               + ("" if reached else "   missed"))
+
+
+def check_plot(path):
+    """SystemExit if `plot` cannot make a file of that name: it is called after minutes of measuring."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise SystemExit("--plot needs matplotlib: pip install matplotlib") from None
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if os.path.splitext(path)[1][1:].lower() not in ("", *endings):
+        raise SystemExit(f"{path}: matplotlib writes files named *.{', *.'.join(endings)}")
 
 
 def plot(results, path):

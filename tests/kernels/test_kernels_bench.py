@@ -50,6 +50,21 @@ def test_json_and_plot(tiny, tmp_path, capsys):
     assert "GB/s" in capsys.readouterr().out
 
 
+def test_files_are_checked_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench.cases, "check", lambda *_: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    for wrong in (tmp_path / "nowhere" / "a.json", tmp_path / "file" / "a.json", tmp_path):
+        for argument in ("json_file", "plot_file"):
+            with pytest.raises(SystemExit) as stopped:
+                bench.bench("adam", **{argument: str(wrong)})
+            assert str(stopped.value).startswith(f"{wrong} cannot be written: ")
+    pytest.importorskip("matplotlib")
+    with pytest.raises(SystemExit, match=r"a\.txt: matplotlib writes files named .*\*\.png"):
+        bench.bench("adam", plot_file=str(tmp_path / "a.txt"))
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_wrong_rung_is_reported(tiny, capsys, monkeypatch):
     rung = kernels.ladders()["adam"].rungs["array"]
 

@@ -326,7 +326,6 @@ def guard(rung):
         x, w, g, _ = case(n, h, w, c, o, kernel, **arguments)
         for at_end in (True, False):
             module.aligned = lambda shape: module.np.empty(shape, np.float32)
-            module.workspace = lambda name, size: module.np.empty(size, np.float32)
             with guarded_modules(module, at_end=at_end):
                 safe = [guarded(a, at_end) for a in (x, w, g)]
                 three(rung, *safe, arguments)

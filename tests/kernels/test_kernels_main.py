@@ -1,5 +1,7 @@
 """`python -m kernels`: every rung is checked, and a wrong one is found."""
 
+import pytest
+
 import kernels
 from kernels import __main__ as program, jit
 
@@ -13,6 +15,15 @@ def test_it_checks_every_rung(capsys):
               if rung.device in ("any", "cpu")]
     checked = [line for line in lines if " ok: error " in line]
     assert len(checked) == len(on_cpu) or jit.problem()  # without Numba compiled rungs cannot run
+
+
+def test_a_wrong_environment_is_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("MINIDEEP_KERNELS", "conv2d=fastest")
+    for arguments in ([], ["bench", "adam"]):
+        with pytest.raises(SystemExit) as stopped:
+            program.main(arguments)
+        assert stopped.value.code == 2
+        assert "conv2d has no rung 'fastest'; its rungs are formula" in capsys.readouterr().err
 
 
 def test_it_finds_a_wrong_rung(capsys, monkeypatch):

@@ -129,8 +129,12 @@ def test_the_environment_forces_a_rung_and_use_overrides_it(monkeypatch):
 )
 def test_a_wrong_environment_is_an_error(monkeypatch, setting, message):
     monkeypatch.setenv(ENVIRONMENT, setting)
-    with pytest.raises(ValueError, match=f"{ENVIRONMENT}.*{message}"):
-        kernels.conv2d(IMAGE, KERNEL)
+    other = np.ones((2, 2))
+    with use(matmul="formula"):  # which the variable does not decide
+        for call in (lambda: kernels.conv2d(IMAGE, KERNEL), lambda: kernels.softmax(other),
+                     lambda: kernels.matmul(other, other), lambda: explain("matmul", other, other)):
+            with pytest.raises(ValueError, match=f"{ENVIRONMENT}.*{message}"):
+                call()
 
 
 def test_unknown_choices_are_errors_that_name_the_possible_ones():

@@ -387,9 +387,9 @@ def bar(console, total):
         except KeyboardInterrupt:
             progress.stop()
             safe = kept + cache.written - before
-            say(console, f"interrupted after {made + kept} of {total} tracks; " + (
-                f"{safe} of them are kept: the same command, without --fresh, goes on from there"
-                if safe else "none of them is kept"))
+            say(console, f"interrupted after {made + kept} of {total} tracks, " + (
+                f"{safe} of them kept: the same command, without --fresh, goes on from there"
+                if safe else "none of them kept"))
             raise
     if kept:
         say(console, f"{kept} of {made + kept} tracks were kept from earlier runs (--fresh makes "

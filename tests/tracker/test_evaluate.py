@@ -274,7 +274,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate_command(folder, "first")
     said = capsys.readouterr().out
-    assert "interrupted after 2 of 8 tracks; 2 of them are kept" in said and "goes on" in said
+    assert "interrupted after 2 of 8 tracks, 2 of them kept" in said and "goes on" in said
     assert len(list((tmp_path / "cache" / "tracks").iterdir())) == 2        # whole ones only
     report = evaluate.evaluate_command(folder, "first")
     assert Counting.started == 5        # c, which was broken off, again; and d
@@ -292,7 +292,7 @@ def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, monkeypatch, caps
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate_command(folder, "first")
     out, err = capsys.readouterr()
-    assert "interrupted after 2 of 8 tracks; none of them is kept" in out
+    assert "interrupted after 2 of 8 tracks, none of them kept" in out
     assert err.count("tracks cannot be kept in") == 1 and "MINIDEEP_CACHE=FOLDER" in err
     assert str(tmp_path / "file") in err
 

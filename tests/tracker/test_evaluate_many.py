@@ -104,3 +104,18 @@ def test_data_in_the_layout_of_motchallenge(challenge, scene, tmp_path, capsys):
         find_crowds(challenge)
     with pytest.raises(ValueError, match="expected MOTChallenge's layout"):
         find_crowds(challenge / "scene-1" / "img1")
+
+
+def test_ctrl_c_says_how_far_it_came(scene, monkeypatch, capsys):
+    class Interrupted(Oracle):
+        def update(self, frame):
+            if self.now == 7:
+                raise KeyboardInterrupt
+            return super().update(frame)
+
+    truth = scene.truth()
+    crowd = Crowd("scene", np.zeros((60, 20, 20, 3), np.uint8), truth, None)
+    monkeypatch.setattr(evaluate_many, "find_crowds", lambda folder: [crowd])
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_many_command("data", make=lambda detect: Interrupted(truth, detect))
+    assert "interrupted after 8 of 60 frames" in capsys.readouterr().out

@@ -10,8 +10,9 @@ An op is declared once, forward on arrays and one vector-Jacobian product (vjp) 
 
 A vjp asks for what it needs by name: `g` (gradient of the output), `y` (the output), any input,
 `<input>_shape`, or any keyword of the op. Only what is asked for is kept for the way back, and only
-for inputs that need a gradient. Vjps are written in ops, so the way back can be recorded too
-(`create_graph=True`) and differentiated again, to any order.
+for inputs that need a gradient. Vjps are written in operators and ops, which take arrays as well as
+tensors: the way back runs on bare arrays, unless it is recorded itself (`create_graph=True`); then
+the same vjps get tensors, and what they do can be differentiated again, to any order.
 
 Calling an op on tensors leaves a `Node`: the op, edges to where its inputs came from, what was
 saved. References point backwards only, so a graph dies with its last tensor. `backward` runs a node
@@ -22,7 +23,7 @@ c = b * b the order makes it right: b needs both contributions before it passes 
 import inspect
 import math
 
-from numpy import ndarray
+from numpy import asarray, generic, ndarray
 
 from kernels import backend
 from minideep.checks import check_finite, fingerprint, seed_gradient, user_line
@@ -62,7 +63,8 @@ class Op:
                                    for name in names)
 
     def joint_vjp(self, function):
-        """Declare one vjp for all inputs: function(g, y, *inputs, **keywords) -> a gradient each."""
+        """Declare one vjp for all inputs: function(g, y, *inputs, **keywords) -> a gradient each.
+        It gets tensors, whether the way back is recorded or not."""
         self._joint = function
         return function
 
@@ -76,7 +78,11 @@ class Op:
             attrs = {**self.defaults, **attrs}
         arrays = [x.data for x in inputs if type(x) is Tensor]  # all of them, most of the time
         if len(arrays) < len(inputs):
-            inputs = [x if type(x) is Tensor or x is None else as_operand(x) for x in inputs]
+            if not arrays and mode.pulled is not None and not mode.grad:  # in a vjp, on arrays
+                y = self.forward(*inputs, **attrs)
+                single = type(y) is ndarray and y.dtype.char == "f"
+                return y if single else keep_single_precision(y, inputs)
+            inputs = tuple([x if type(x) is Tensor or x is None else as_operand(x) for x in inputs])
             arrays = [x.data if type(x) is Tensor else x for x in inputs]
         try:
             y = self.forward(*arrays, **attrs)
@@ -87,46 +93,61 @@ class Op:
             y = keep_single_precision(y, arrays)
         if mode.anomaly and mode.pulled is None:
             check_finite(y, f"the output of {self.name}", user_line(), zip(self.inputs, arrays))
-        if mode.grad and True in [type(x) is Tensor and x.requires_grad for x in inputs]:
-            return Tensor(y, True, Node(self, inputs, attrs, y))
+        if mode.grad:
+            for x in inputs:
+                if type(x) is Tensor and x.requires_grad:
+                    return Tensor(y, True, Node(self, inputs, attrs, y))
         return Tensor(y)
 
     def saves(self, inputs):
-        """The names that the vjps of those inputs that need a gradient ask for."""
+        """What the vjps of those inputs that need a gradient ask for, {name: its place among the
+        inputs, None for y}, and which inputs these are."""
         wants = tuple([type(x) is Tensor and x.requires_grad for x in inputs])
         if wants not in self._asked:
-            self._asked[wants] = {"y", *self.inputs} if self._joint else {
+            places = {self.variadic: slice(None)} if self.variadic else {
+                name: i for i, name in enumerate(self.inputs[:len(wants)])}
+            places["y"] = None
+            asked = places if self._joint else {
                 name for i, want in enumerate(wants) if want
                 for name in self._vjps.get(self.argument(i), (None, ()))[1]}
+            self._asked[wants] = {name: i for name, i in places.items() if name in asked}
         return self._asked[wants], wants
 
     def argument(self, i):
         return self.variadic or self.inputs[i]
 
     def pull(self, node, g):
-        """[(edge, gradient)] for the inputs of `node`, given the gradient of its output."""
-        values = node.values()
+        """[(edge, gradient)] for the inputs of `node`, given the gradient of its output: arrays for
+        an array, tensors for a tensor."""
+        bare = type(g) is not Tensor
+        if bare and isinstance(g, generic):  # of arrays without axes NumPy's operators make numbers
+            g = asarray(g)
         if self._joint:
-            gradients = self._joint(g, values["y"], *[values[n] for n in self.inputs], **node.attrs)
+            values = node.values()
+            gradients = self._joint(Tensor(g) if bare else g, values["y"],
+                                    *[values[n] for n in self.inputs], **node.attrs)
         else:
-            values["g"] = g
+            values = {**node.attrs, **node.values(bare), "g": g}
             gradients = [None if edge is None else self._pull_one(i, values, node.attrs)
                          for i, edge in enumerate(node.edges)]
         pairs = []
         for i, (edge, gx) in enumerate(zip(node.edges, gradients)):
             if edge is not None and gx is not None:
+                gx = gx.data if bare and type(gx) is Tensor else gx
                 like = node.likes[i]
-                fits = gx.data.shape == like[0] and gx.data.dtype == like[1]
+                fits = gx.shape == like[0] and gx.dtype == like[1]
                 pairs.append((edge, gx if fits else fit(gx, like, self, i)))
         return pairs
 
     def _pull_one(self, i, values, attrs):
-        if self.argument(i) not in self._vjps:
+        vjp = self._vjps.get(self.argument(i))
+        if vjp is None:
             return None
-        function, names, takes_all = self._vjps[self.argument(i)]
+        function, names, takes_all = vjp
         values["i"] = i
-        given = [values[name] if name in values else attrs[name] for name in names]
-        return function(**{**attrs, **dict(zip(names, given))}) if takes_all else function(*given)
+        if takes_all:
+            return function(**{**attrs, **{name: values[name] for name in names}})
+        return function(*[values[name] for name in names])
 
 
 def op(forward=None, *, elementwise=False):
@@ -140,33 +161,36 @@ class Node:
     __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "__weakref__")
 
     def __init__(self, op, inputs, attrs, y):
-        self.op, self.attrs, self.hooks = op, attrs, None
-        names, wants = op.saves(inputs)
-        self.edges = [_edge(x) if want else None for x, want in zip(inputs, wants)]
+        self.op, self.attrs, self.hooks, anomaly = op, attrs, None, mode.anomaly
+        places, wants = op.saves(inputs)
+        self.edges = [x.node or x if want else None for x, want in zip(inputs, wants)]
         self.likes = [(x.data.shape, x.data.dtype) if type(x) is Tensor else ((), None) for x in inputs]
-        self.saved = {}
-        if names:
-            by_name = {op.variadic: tuple(inputs)} if op.variadic else dict(zip(op.inputs, inputs))
-            by_name["y"] = y  # the array: a tensor would point back at this node
-            self.saved = {name: by_name[name] for name in names if name in by_name}
+        self.saved = {name: y if i is None else inputs[i]  # y, the array: a tensor would point back
+                      for name, i in places.items()}       # at this node
         self.prints = []
         for v in (*self.saved.values(), *attrs.values()):  # attrs too: an index may be an array
             for x in v if type(v) is tuple else (v,):
-                self.prints.append((x, fingerprint(x.data if type(x) is Tensor else x, mode.anomaly)))
-        where = mode.anomaly and (mode.pulled.where if mode.pulled else user_line())
-        self.where = where or None  # file:line of the user's program
+                mark = fingerprint(x.data if type(x) is Tensor else x, anomaly)
+                if mark is not None:
+                    self.prints.append((x, mark))
+        self.where = None  # file:line of the user's program
+        if anomaly:
+            self.where = mode.pulled.where if mode.pulled else user_line()
 
-    def values(self):
-        """What the vjps may ask for; refuses arrays that were changed since they were saved."""
+    def values(self, bare=False):
+        """What the vjps may ask for, tensors or bare arrays; refuses arrays that were changed since
+        they were saved."""
         for x, before in self.prints:
             array = x.data if type(x) is Tensor else x
-            if before is not None and fingerprint(array, self.where is not None) != before:
+            if fingerprint(array, self.where is not None) != before:
                 raise RuntimeError(
                     f"an array that {self.op.name} saved for its gradient was changed in place "
                     f"(shape {getattr(array, 'shape', '-')}): its gradient would be silently wrong. "
                     "Write x = x + 1 instead of x.data += 1, or change the data after backward()")
         values = dict(self.saved)
-        if "y" in values:
+        if bare:
+            values = {name: _bare(x) for name, x in values.items()}
+        elif "y" in values:
             values["y"] = Tensor(values["y"], requires_grad=True, node=self)
         if self.op.asks_for_shapes:
             shapes = [shape for shape, _ in self.likes]
@@ -185,6 +209,10 @@ def _asks_for(function):
 
 def _edge(x):
     return x if x.node is None else x.node
+
+
+def _bare(x):
+    return x.data if type(x) is Tensor else tuple(map(_bare, x)) if type(x) is tuple else x
 
 
 # ------------------------------------------------------------------------------------ the way back
@@ -210,8 +238,7 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
 
     def arrive(edge, g):
         if edge in gradients:
-            before = gradients[edge]
-            g = before + g if create_graph else _plain(before.data + g.data)
+            g = gradients[edge] + g
         gradients[edge] = g
         if type(edge) is Node:
             consumers[edge] -= 1
@@ -220,27 +247,34 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
 
     with set_mode(grad=create_graph, pulled=None):
         for tensor, g in roots:
-            arrive(_edge(tensor), g)
+            arrive(_edge(tensor), g if create_graph else g.data)
         while ready:
             node = ready.pop()
             g = gradients.pop(node)
-            g = _call_hooks(node, g) if node.hooks else g
+            if node.hooks:
+                g = _call_hooks(node, _as_tensor(g))
+                g = g if create_graph else g.data
             if watch and node in watch:
-                found[node] = g
+                found[node] = _as_tensor(g)
                 if stop:
                     continue
             _edges(node)
             mode.pulled = node
             for edge, gx in node.op.pull(node, g):
                 if mode.anomaly:
-                    check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
+                    check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
                 arrive(edge, gx)
             mode.pulled = None
             if not (retain_graph or create_graph):
                 node.edges, node.saved, node.prints = None, {}, []
         for leaf, g in gradients.items():
+            g = _as_tensor(g)
             found[leaf] = g if stop else _call_hooks(leaf, g)  # a checkpoint's: later, on the whole
     return found
+
+
+def _as_tensor(g):
+    return g if type(g) is Tensor else _plain(g)
 
 
 def _edges(node):

@@ -30,17 +30,17 @@ def keep_single_precision(y, arrays):
 
 
 def fit(g, like, op, i):
-    """The gradient with the shape and dtype of its input: summed over what was broadcast, real for
-    a real input."""
+    """The gradient, a tensor or an array, with the shape and dtype of its input: summed over what
+    was broadcast, real for a real input."""
     shape, dtype = like
     if g.shape != shape:
         if not op.elementwise:
             raise RuntimeError(f"the vjp of {op.name} gave input {i} of shape {shape} a gradient "
                                f"of shape {g.shape}")
         g = ops.sum_to(g, shape)
-    if g.data.dtype != dtype:
-        g = ops.real(g) if g.data.dtype.kind == "c" and dtype.kind != "c" else g
-        g = g if g.data.dtype == dtype else ops.astype(g, dtype=dtype)
+    if g.dtype != dtype:
+        g = ops.real(g) if g.dtype.kind == "c" and dtype.kind != "c" else g
+        g = g if g.dtype == dtype else ops.astype(g, dtype=dtype)
     return g
 
 

@@ -33,9 +33,11 @@ class _Recompute(Op):
         self.inputs, self.variadic, self.defaults, self.elementwise = [], "inputs", {}, False
 
     def saves(self, inputs):
-        return {"inputs"}, [type(x) is Tensor and x.requires_grad for x in inputs]
+        return {"inputs": slice(None)}, [type(x) is Tensor and x.requires_grad for x in inputs]
 
     def pull(self, node, g):
+        if not isinstance(g, Tensor):
+            return [(edge, gx.data) for edge, gx in self.pull(node, Tensor(g))]
         before = random.get_state()
         random.set_state(self.random_state)
         try:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from kernels.hog import hog
-from kernels.lab import lab
 from kernels.patch import patch
 from minideep import no_grad, tensor
 from minideep.device import current_device
@@ -27,14 +25,13 @@ from tracker.colour_histogram import ColourHistogram
 from tracker.confidence import Confidence
 from tracker.correlation_filter import CorrelationFilter
 from tracker.detector import Detector
-from tracker.features import STRIDE, FeatureNetwork
+from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
 from tracker.motion import WEIGHTS as MOTION_WEIGHTS
 from tracker.motion import Motion, MotionNetwork
 
 CROP = 160              # pixels of a crop's side
 MARGIN = 4.             # which is so many times the target's size, √(w·h)
 CELLS = CROP // STRIDE  # of a crop's side
-LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab
 COLOUR = .3             # the part that the colour histogram has in the response
 GROWTH = 1.04           # the other size that is looked at, in turn larger and smaller
 ANEW = 1.2              # the same while the target is lost
@@ -303,7 +300,7 @@ class CorrelationTracker:
                 maps = self.network(tensor(crops, device=self.device)).numpy()
             parts.append(LEARNED_WEIGHT * maps)
         if self.hand:
-            parts += [hog(crops, STRIDE), lab(crops, STRIDE)]
+            parts.append(hand_made(crops))
         features = np.concatenate(parts, -1)
         features *= self.window
         return features

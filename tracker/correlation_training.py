@@ -6,7 +6,8 @@ A pair is a template crop with the target in its middle, and a search crop that 
 somewhere else, changed. A correlation filter is fitted on the template's features, cut off around
 the target, and run over the search crop's; it should answer with a hill at the target and with
 nothing elsewhere (tracker.differentiable_filter). The error goes back through the filter and its fit
-into the CNN, so that the CNN learns what such a filter can tell apart (Valmadre et al., CFNet, 2017).
+into the CNN, so that the CNN learns what such a filter can tell apart (Valmadre et al., CFNet, 2017);
+HOG and Lab take part in the fit as in the tracker, so that it learns what they lack.
 Half of the pairs are pieces of photographs, moved, turned, lit otherwise and pasted elsewhere; half
 are two frames of a boxed sequence. Pair i of seed k is the same on every machine, and a run that was
 interrupted goes on as if it had not been.
@@ -24,12 +25,12 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import minideep
-from minideep import optimizers, tensor
+from minideep import ops, optimizers, tensor
 from minideep.data import DataLoader
 from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
 from tracker import synthetic
 from tracker.differentiable_filter import filter_response
-from tracker.features import STRIDE, FeatureNetwork
+from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
 from tracker.opencv import import_cv2
 from tracker.sequences import IMAGE_TYPES, VIDEO_TYPES, VideoFrames
 from tracker.training import check_data
@@ -305,7 +306,8 @@ def pair_loss(network, gain, templates, searches, poses):
     The mean over the pairs of Σ(gain·r - hill)² / πσ², which is 1 for an answer of zeros."""
     n = len(templates)
     crops = np.concatenate([templates, searches]).astype(np.float32)
-    features = network(tensor(crops)) * tensor(window())                # (2N, CELLS, CELLS, C)
+    features = [LEARNED_WEIGHT * network(tensor(crops)), tensor(hand_made(crops))]
+    features = ops.concatenate(features, axis=-1) * tensor(window())    # (2N, CELLS, CELLS, C)
     template, search = features[:n], features[n:]
     penalty = PENALTY * np.square(template.numpy()).sum((1, 2, 3))      # = the mean of Σ|X|²
     answer = gain * filter_response(template, search, tensor(hill(np.zeros((1, 2)))[0]),

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from kernels.backend import array_module
+from kernels.hog import hog
+from kernels.lab import lab
 from minideep import layers, ops
 from minideep.autograd import op
 from minideep.mode import grad_enabled
@@ -23,9 +27,15 @@ from minideep.tensor import Tensor
 
 STRIDE = 4          # pixels of the crop, each way, that a cell stands for
 CHANNELS = 32       # numbers in each cell
+LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab
 GRAY = 128.         # pixels are (p - GRAY) / GRAY to the network: about -1 to 1
 SOFTNESS = .05      # added to the mean square: a cell of weak contrast stays a short vector
 WEIGHTS = Path(__file__).parent / "weights" / "correlation.safetensors"
+
+
+def hand_made(crops):
+    """HOG and Lab of crops (N, S, S, 3) of 0 to 255, BGR: (N, S/STRIDE, S/STRIDE, 34)."""
+    return np.concatenate([hog(crops, STRIDE), lab(crops, STRIDE)], -1)
 
 
 @op

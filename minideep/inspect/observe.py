@@ -15,6 +15,7 @@ from minideep.autograd import Node, Op
 from minideep.checks import user_line
 from minideep.layers.base import Layer
 from minideep.mode import mode
+from minideep.tensor import Tensor
 
 _observers = []
 _inside = threading.local()  # .layers: the layers whose call() we are in, outermost first
@@ -167,6 +168,8 @@ def _pull_like(original):
     def pull(self, node, g):
         if _quiet():
             return original(self, node, g)
+        if type(g) is not Tensor:  # on tensors, so that what the vjp does can be seen
+            return [(edge, gx.data) for edge, gx in pull(self, node, Tensor(g))]
         pulls, layers = _pulls(), _layers()
         pulls.append(0.0)
         _inside.layers = list(path_and_line(node)[0])  # of what a checkpoint computes again

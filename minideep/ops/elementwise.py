@@ -10,7 +10,7 @@ import math
 from kernels import backend
 from kernels.backend import array_module as module, erf as _erf, is_array
 from minideep.autograd import op
-from minideep.tensor import Tensor
+from minideep.tensor import _raw
 
 __all__ = """abs add astype clip conj cos div elu erf exp gelu hard_sigmoid hard_swish identity
 imag leaky_relu log log1p maximum minimum mul neg power real relu sigmoid sign silu sin softplus
@@ -66,8 +66,8 @@ def power(a, p):
 
 
 def _power_vjp_a(g, a, p):
-    if isinstance(p, Tensor):
-        at_zero = Tensor((p.data == 0) & (_as(a, g).data == 0))
+    if not isinstance(p, (int, float, complex)):
+        at_zero = (p == 0) & (_as(a, g) == 0)
         return g * p * a ** where(at_zero, 1.0, p - 1)  # not 0 * 0**-1
     return g * conj(p * a ** (p - 1)) if p else g * 0.0
 
@@ -190,11 +190,11 @@ minimum.vjp(a=lambda g, a, b: _share(g, _as(a, b) < b, _as(a, b) == b),
 
 
 def _as(x, like):
-    """A scalar as a tensor, so that comparisons give tensors."""
-    if isinstance(x, Tensor):
+    """A scalar as an array, so that comparisons give arrays; others as they are."""
+    if not isinstance(x, (int, float, complex)):
         return x
-    xp = module(like.data)
-    return Tensor(xp.asarray(x, dtype=xp.result_type(x, like.dtype)))
+    xp = module(_raw(like))
+    return xp.asarray(x, dtype=xp.result_type(x, like.dtype))
 
 
 @op
@@ -207,9 +207,10 @@ clip.vjp(x=lambda g, x, low, high: where(_inside(x, low, high), g, 0.0))
 
 
 def _inside(x, low, high):
-    inside = module(x.data).ones(x.shape, dtype=bool)
-    inside = inside if low is None else inside & (x.data >= low)
-    return Tensor(inside if high is None else inside & (x.data <= high))
+    x = _raw(x)
+    inside = module(x).ones(x.shape, dtype=bool)
+    inside = inside if low is None else inside & (x >= low)
+    return inside if high is None else inside & (x <= high)
 
 
 @op(elementwise=True)
@@ -224,10 +225,10 @@ _where.vjp(a=lambda g, condition: where(condition, g, 0.0),
 
 def where(condition, a, b):
     """a where `condition` holds, else b. All three broadcast; the condition has no gradient."""
-    condition = condition.data if isinstance(condition, Tensor) else condition
-    like = next((x.data for x in (a, b) if isinstance(x, Tensor)), condition)
+    condition = _raw(condition)
+    like = next((x for x in map(_raw, (a, b)) if is_array(x)), condition)
     xp = module(like if is_array(like) else 0)
-    return _where(Tensor(xp.asarray(condition, dtype=bool)), a, b)
+    return _where(xp.asarray(condition, dtype=bool), a, b)
 
 
 # ----------------------------------------------------------------- complex parts, dtypes and devices
@@ -241,10 +242,10 @@ _conj.vjp(x=lambda g: conj(g))
 
 
 def conj(x):
-    """The complex conjugate; a real tensor or number as it is."""
-    if isinstance(x, Tensor):
-        return _conj(x) if x.data.dtype.kind == "c" else x
-    return x.conjugate()
+    """The complex conjugate; a real tensor, array or number as it is."""
+    if isinstance(x, (int, float, complex)):
+        return x.conjugate()
+    return _conj(x) if x.dtype.kind == "c" else x
 
 
 @op

@@ -10,7 +10,7 @@ from minideep.autograd import op
 from minideep.ops.elementwise import conj, mul
 from minideep.ops.reduce import sum
 from minideep.ops.shape import broadcast_to, expand_dims, reshape, sum_to, swapaxes
-from minideep.tensor import Tensor, tensor
+from minideep.tensor import Tensor, _raw, tensor
 
 __all__ = "affine einsum irfft2 matmul rfft2".split()
 
@@ -24,8 +24,11 @@ def _matmul(a, b):
     return a @ b
 
 
-_matmul.vjp(a=lambda g, b: _matmul(g, swapaxes(conj(b), -1, -2)),
-            b=lambda g, a: _matmul(swapaxes(conj(a), -1, -2), g))
+def _adjoint(a):
+    return conj(a).T if a.ndim == 2 else swapaxes(conj(a), -1, -2)
+
+
+_matmul.vjp(a=lambda g, b: _matmul(g, _adjoint(b)), b=lambda g, a: _matmul(_adjoint(a), g))
 
 
 def matmul(a, b):
@@ -55,8 +58,8 @@ def _affine(x, w, b):
     return y
 
 
-_affine.vjp(x=lambda g, w: _matmul(g, swapaxes(conj(w), -1, -2)),
-            w=lambda g, x: _matmul(swapaxes(conj(x), -1, -2), g),
+_affine.vjp(x=lambda g, w: _matmul(g, _adjoint(w)),
+            w=lambda g, x: _matmul(_adjoint(x), g),
             b=lambda g: sum(g, axis=0))
 
 
@@ -131,12 +134,12 @@ def irfft2(x, *, shape, axes=(-2, -1)):
 
 def _counts(like, n, axis):
     """How often each frequency of the halved axis stands for: 2, but 1 for 0 and for n / 2."""
-    xp = module(like.data)
+    xp = module(_raw(like))
     weight = xp.full(n // 2 + 1, 2.0, dtype=like.dtype)
     weight[0] = 1
     if n % 2 == 0:
         weight[n // 2] = 1
-    return Tensor(weight.reshape([-1 if i == axis % like.ndim else 1 for i in range(like.ndim)]))
+    return weight.reshape([-1 if i == axis % like.ndim else 1 for i in range(like.ndim)])
 
 
 def _rfft2_vjp(g, x_shape, axes):

@@ -14,7 +14,7 @@ from minideep.ops.elementwise import astype, exp, sigmoid, sqrt
 from minideep.ops.reduce import mean, sum, var
 from minideep.ops.shape import expand_dims, reshape, scatter, swapaxes
 from minideep.recompute import vjp_by_recomputing
-from minideep.tensor import Tensor
+from minideep.tensor import Tensor, _raw
 
 __all__ = """batch_norm group_norm layer_norm log_softmax sigmoid_crossentropy softmax
 softmax_crossentropy""".split()
@@ -45,18 +45,18 @@ def _sigmoid_crossentropy(logits, targets):
 def _softmax_vjp(g, y):
     if grad_enabled():
         return y * (g - sum(g * y, axis=-1, keepdims=True))
-    return Tensor(kernels.softmax_grad(g.data, y.data))
+    return kernels.softmax_grad(_raw(g), _raw(y))
 
 
 def _log_softmax_vjp(g, y):
     if grad_enabled():
         return g - exp(y) * sum(g, axis=-1, keepdims=True)
-    return Tensor(kernels.log_softmax_grad(g.data, y.data))
+    return kernels.log_softmax_grad(_raw(g), _raw(y))
 
 
 def _softmax_crossentropy_vjp(g, logits, labels):
     if not grad_enabled():
-        return Tensor(kernels.softmax_crossentropy_grad(g.data, logits.data, labels))
+        return kernels.softmax_crossentropy_grad(_raw(g), _raw(logits), labels)
     g, index = expand_dims(g, -1), Tensor(labels[..., None])
     return g * _softmax(logits) - scatter(g, index, -1, logits.shape[-1])
 
@@ -64,8 +64,7 @@ def _softmax_crossentropy_vjp(g, logits, labels):
 def _sigmoid_crossentropy_vjp(g, logits, targets):
     if grad_enabled():
         return g * (sigmoid(logits) - targets)
-    arrays = (t.data for t in (g, logits, targets))
-    return Tensor(kernels.sigmoid_crossentropy_grad(*arrays))
+    return kernels.sigmoid_crossentropy_grad(*map(_raw, (g, logits, targets)))
 
 
 _softmax.vjp(x=_softmax_vjp)

@@ -9,7 +9,7 @@ from kernels.backend import array_module as module
 from minideep.autograd import op
 from minideep.ops.elementwise import abs as _abs, exp, log, sqrt, where
 from minideep.ops.shape import axis_of, broadcast_to, reshape
-from minideep.tensor import Tensor
+from minideep.tensor import Tensor, _raw
 
 __all__ = "argmax logsumexp max mean min std sum var".split()
 
@@ -60,10 +60,10 @@ def min(x, *, axis=None, keepdims=False):
 
 
 def _extremum_vjp(g, x, y, axis):
-    share = x.data == _spread(y.detach(), x.shape, axis).data
-    axes = _axes(axis, x.ndim)
-    count = module(x.data).maximum(share.sum(axis=axes, keepdims=True), 1)  # 0 where x is NaN
-    return _spread(g, x.shape, axis) * Tensor((share / count).astype(x.dtype))
+    axes, x, y = _axes(axis, x.ndim), _raw(x), _raw(y)
+    share = x == y.reshape([1 if i in axes else n for i, n in enumerate(x.shape)])
+    count = module(x).maximum(share.sum(axis=axes, keepdims=True), 1)  # 0 where x is NaN
+    return _spread(g, x.shape, axis) * (share / count).astype(x.dtype)
 
 
 max.vjp(x=_extremum_vjp)

@@ -125,17 +125,18 @@ def evaluate_detector(detector=None):
 def evaluate_detector_command(json=None):
     """`python -m tracker evaluate-detector`."""
     rows = evaluate_detector()
-    table = Table(title="frames of the bundled clips, none of them trained on")
-    for heading in ("detector", "class"):
+    table = Table(title=f"{rows[0]['frames']} frames of the bundled clips, none of them trained on")
+    for heading in ("class", "detector"):
         table.add_column(heading)
-    for heading in ("AP at IoU .5", "recall", "precision", "objects", "frames", "ms a frame"):
+    for heading in ("AP at\nIoU .5", "recall", "precision", "objects", "ms a\nframe"):
         table.add_column(heading, justify="right")
     for r in rows:
-        table.add_row(r["detector"], r["class"], *(f"{r[k]:.3f}" for k in (
-            "ap", "recall", "precision")), str(r["objects"]), str(r["frames"]), f"{r['ms']:.0f}")
+        table.add_row(r["class"], r["detector"], *(f"{r[k]:.3f}" for k in (
+            "ap", "recall", "precision")), str(r["objects"]), f"{r['ms']:.0f}")
     console = Console()
     console.print(table)
-    console.print(f"recall and precision at scores of {SURE}, of the others at all")
+    console.print(f"recall and precision: of the trained detector at scores of {SURE} and more")
     if json:
-        Path(json).write_text(json_format.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        known = [{k: None if v != v else v for k, v in r.items()} for r in rows]     # JSON has no nan
+        Path(json).write_text(json_format.dumps(known, indent=1) + "\n", encoding="utf-8")
     return rows

@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from minideep import no_grad, tensor
 from tracker import object_detector
+from tracker.__main__ import app
 from tracker.boxes import iou
 from tracker.demo import CLIPS, read_notes
 from tracker.multi import MultiTracker
@@ -148,6 +150,15 @@ def test_it_starts_a_track_of_the_cup():
             states = tracker.update(frame)
     assert [n for n, _ in states] == [1] and not states[0][1].lost
     assert iou(states[0][1].box, notes[150]) > .7
+
+
+def test_the_command_takes_its_classes(tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((60, 80, 3), 90, np.uint8))
+    for name in CLASSES:
+        result = CliRunner().invoke(app, ["track", str(tmp_path), "--detect", name, "--output",
+                                          str(tmp_path / "out")])
+        assert result.exit_code == 0 and "0 targets in 3 frames" in result.output
 
 
 def test_loading_it_imports_no_opencv_of_its_own():

@@ -27,6 +27,7 @@ from tracker.object_detector_training import (
     detection_loss,
     draw_targets,
     find_walkers,
+    one_person,
     paste,
 )
 
@@ -65,6 +66,20 @@ def test_walkers_are_found_and_nothing_else():
     assert sum(len(p.unknown) for p in pictures) > 15           # the cart, and people who touch
     for sprite in sprites[:5]:
         assert sprite.mask.shape == sprite.image.shape[:2] and .8 < sprite.mask.mean() <= 1
+
+
+def test_one_person_is_as_tall_as_others_there():
+    feet = np.linspace(100, 400, 20)
+    h = 10 + .3 * feet
+    boxes = np.stack([feet, feet - h, .4 * h, h], 1)
+    odd = np.array([[50, 200 - 45, 18, 45.],            # half of someone
+                    [90, 300 - 140, 50, 140],           # someone on someone's shoulders
+                    [50, 200 - 70, 60, 70]])            # two side by side
+    every = np.concatenate([boxes, odd])
+    pixels = .6 * every[:, 2:].prod(1)
+    assert one_person(every, pixels).tolist() == [True] * 20 + [False] * 3
+    pixels[3] = .2 * every[3, 2:].prod()            # a thin thing
+    assert not one_person(every, pixels)[3]
 
 
 @pytest.mark.parametrize("scale", [.15, .35, .8, 1.7])

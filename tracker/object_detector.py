@@ -4,11 +4,12 @@
     boxes, scores = detect(frame)               # (D, 4) x, y, w, h in pixels; (D,), 0 to 1
     boxes, scores, classes = detect.find(frame) # the same, and (D,) numbers into CLASSES
 
-Seven convolutions look at 81 x 81 pixels around each cell of 8 x 8 and say, for each class, whether
-an object's centre is there, and where its box lies (Zhou et al., Objects as Points, 2019). The same
-network looks at the frame at its own size, a half, a quarter and an eighth, so it has to know
-objects of 26 to 80 pixels only. It knows what it was trained on (tracker.object_detector_training),
-which is little: pedestrians from a distance before one camera, and one cup.
+Six convolutions look at 65 x 65 pixels around each cell of 8 x 8; a seventh says, for each class,
+whether an object's centre is there, and where its box lies (Zhou et al., Objects as Points, 2019).
+The same network looks at the frame at its own size, a half, a quarter and an eighth, so it has to
+know objects of 26 to 80 pixels only. It knows what it was trained on, which is little: pedestrians
+from a distance before one camera, and one cup (tracker.object_detector_training; how well, says
+tracker.evaluate_detector).
 """
 from __future__ import annotations
 

@@ -429,8 +429,8 @@ def model_card(output, rows=20):
                       "found by subtraction of the background",
             "cup": f"the noted frames before {CUP_END} of the bundled clip cup.webm (Apache-2.0)",
             "photos": "DATA/photos, as backgrounds and as what holds no object"},
-        "curve": [{k: float(v) for k, v in line.items() if k != "seconds"}
-                  for line in lines[every - 1::every]]}
+        "curve": [{"step": int(line["step"]), "focal": float(line["focal"]),
+                   "box": float(line["box"])} for line in lines[every - 1::every]]}
 
 
 def train_command(data, output, steps=3000, seed=0, resume=False, json=None):

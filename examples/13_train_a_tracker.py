@@ -2,9 +2,10 @@
 # # Train a tracker in ten minutes
 #
 # Features for the correlation filter of lesson 11, learned end to end: the loss of the filter's answer
-# goes back through the fit into the CNN. This page trains for a minute on two photographs; with
-# `MINUTES=10 python examples/13_train_a_tracker.py` it does what the title says, and
-# `python -m tracker train correlation DATA` what ships with the project.
+# goes back through the fit into the CNN. Edges and colours (HOG and Lab), which need no training, take
+# part in the fit: the loss begins low, and the CNN learns what they lack. This page trains for a minute
+# on two photographs; with `MINUTES=10 python examples/13_train_a_tracker.py` it does what the title
+# says, and `python -m tracker train correlation DATA` what ships with the project.
 
 # %%
 import os
@@ -97,7 +98,8 @@ show(figure, "The loss falls on the training pairs and on frames of a video that
 # %% [markdown]
 # ## Does it follow?
 #
-# The tracker of lesson 11's filter on these features alone, on the first 80 frames of the cup.
+# The tracker of lesson 11's filter on the learned features alone, without HOG and Lab, on the first 80
+# frames of the cup.
 
 
 # %%

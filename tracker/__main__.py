@@ -179,7 +179,7 @@ def train_correlation(
         metavar="DATA", help="A folder with photos/ (pictures to cut targets from), clips/ (videos, "
         "as more pictures), train/ (annotated sequences, see evaluate), or some of these.")],
     output: Output = Path("train-output"),
-    steps: Steps = 4000,
+    steps: Steps = 6000,
     seed: Seed = 0,
     resume: Resume = False,
     device: Device = None,

@@ -38,9 +38,10 @@ ANEW = 1.2              # the same while the target is lost
 STAY = .99              # by which its response has to be better
 SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
 LEARN_EVERY, SOLVE_EVERY, STEPS = 2, 5, 5   # frames between samples, between fits; steps of a fit
-SURE, DOUBT = .2, .06   # confidence: to learn from a frame; to doubt that it is the target
+UNSURE, DOUBT = .2, .06     # confidence: below, it may be lost; below, it is not learned from
 FOUND, LEAST, EASE = .7, .3, .01    # to have found it again: at first, in the end, less each frame
-PATIENCE, TRIAL = 3, 3  # frames in doubt until the target is lost; without one after it is found
+SAY, PATIENCE, TRIAL = 2, 3, 3  # frames unsure until it is said to be lost; in doubt until it is
+                        # looked for elsewhere; without doubt after it is found
 
 
 @dataclass
@@ -75,9 +76,9 @@ class CorrelationTracker:
 
     network: a FeatureNetwork, or None: hand-made features alone. hand: whether HOG and Lab are used.
     scale, window, histogram, gate, redetect: False leaves that part out (`python -m tracker ablate`).
-    gate: nothing is learned from frames in which it is not SURE. redetect: while the target is lost
-    the box rests, and it is looked for in the whole frame (tracker.detector); False: the box goes on
-    to wherever the response is highest.
+    gate: nothing is learned from frames in DOUBT. redetect: while the target is lost the box rests,
+    and it is looked for in the whole frame (tracker.detector); False: the box goes on to wherever
+    the response is highest.
 
     motion: a tracker.motion.MotionNetwork, for State.predicted, or None. While the target is lost it
     is looked for where it is predicted; lead=True: always. motion_gate=True: nothing is learned
@@ -107,7 +108,7 @@ class CorrelationTracker:
     OpenCV's CSRT on one thread it made 2.2 times as many frames, without the CNN 4.3 times."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
-                 gate=False, redetect=True, motion=None, lead=False, motion_gate=False):
+                 gate=True, redetect=True, motion=None, lead=False, motion_gate=False):
         if network is None and not hand:
             raise ValueError("no features: give a network, or hand=True for HOG and Lab")
         self.network, self.hand = network, hand
@@ -143,7 +144,7 @@ class CorrelationTracker:
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
         self.histogram = ColourHistogram(crop, (height, width)) if self.use_histogram else None
         self.confidence = Confidence()
-        self.lost, self.doubts, self.trial, self.missed = False, 0, 0, 0
+        self.lost, self.unsure, self.doubts, self.trial, self.missed = False, 0, 0, 0, 0
         self.last_sure, self.believed = (self.centre, self.size), 1.
         if self.foresight is not None:
             self.foresight.start(self)
@@ -194,9 +195,11 @@ class CorrelationTracker:
             self.doubts = self.doubts + 1 if confidence < DOUBT else 0
             if self.doubts == PATIENCE or self.trial and self.doubts:
                 self.lose(frame)
+        self.unsure = self.unsure + 1 if confidence < UNSURE else 0
         if not self.lost or self.detector is None:
             self.follow(frame, found, confidence)
-        return State(as_tuple(self.box), confidence, self.lost, *self.predict(frame))
+        lost = self.lost or self.unsure >= SAY      # said early; searching elsewhere waits for more
+        return State(as_tuple(self.box), confidence, lost, *self.predict(frame))
 
     def predict(self, frame):
         """State.predicted and State.reach; moves the next search where that is wanted."""
@@ -211,10 +214,10 @@ class CorrelationTracker:
         return as_tuple([*(ahead - size / 2), *size]), tuple(guess.reach.tolist())
 
     def follow(self, frame, found, confidence):
-        """Go to the found place; learn from it where it is sure to be the target."""
+        """Go to the found place; learn from it where that is not in doubt."""
         self.move(frame, found)
-        sure = confidence > SURE and not self.trial
-        sure = sure and not (self.motion_gate and self.believed < SURE)
+        sure = confidence > DOUBT and not self.trial
+        sure = sure and not (self.motion_gate and self.believed < UNSURE)
         if sure:
             self.last_sure = self.centre, self.size
             self.confidence.follow(found)

@@ -380,7 +380,7 @@ class Trainer:
         return trainer
 
 
-def train(data, output, steps=4000, seed=0, resume=False, save_every=120, report=None):
+def train(data, output, steps=6000, seed=0, resume=False, save_every=120, report=None):
     """Train from scratch, or go on from output/checkpoint.safetensors -> Trainer.
 
     data: a folder with photos/, clips/ and train/ (see Pairs). A checkpoint is written every
@@ -453,7 +453,7 @@ def model_card(data, output, rows=20):
                    "hits": float(line["hits"])} for line in lines[every - 1::every]]}
 
 
-def train_command(data, output, steps=4000, seed=0, resume=False, json=None):
+def train_command(data, output, steps=6000, seed=0, resume=False, json=None):
     """`python -m tracker train correlation`: `train` with a progress bar, a log in output/log.csv
     and, when all is done, a model card in output/correlation.json."""
     check_data(data)

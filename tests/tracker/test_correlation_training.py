@@ -191,8 +191,8 @@ def test_the_loss_is_low_where_the_answer_is_right_and_one_for_silence(pairs, mo
 def test_the_loss_falls(pairs):
     trainer = Trainer(seed=0, steps=1000)
     first = batch(pairs, 6)
-    losses = [trainer.step_on(first)["loss"] for _ in range(20)]
-    assert losses[-1] < .6 * losses[0]
+    losses = [trainer.step_on(first)["loss"] for _ in range(30)]
+    assert losses[-1] < .55 * losses[0]
 
 
 def test_every_weight_gets_a_gradient(pairs):

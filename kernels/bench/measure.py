@@ -1,6 +1,7 @@
 """Time, and the ceilings that hold on this machine."""
 
 import statistics
+import sys
 import time
 
 import numpy as np
@@ -104,6 +105,19 @@ def interleave_cuda(contestants, seconds):
             end.synchronize()
             durations[name].append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
     return durations
+
+
+def peak_memory():
+    """Bytes of this process's memory at most, so far."""
+    try:
+        with open("/proc/self/status") as file:  # getrusage would begin with the parent's on Linux
+            line = next(line for line in file if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def cuda_ceilings():

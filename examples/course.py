@@ -35,6 +35,7 @@ def show(picture, caption):
     if "ipykernel" in sys.modules:
         from IPython.display import display
         display(picture)
+        close_figures()  # or the notebook would show it again at the end of the cell
         print(caption)
         return
     OUTPUT.mkdir(exist_ok=True)

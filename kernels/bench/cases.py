@@ -206,7 +206,7 @@ def _flops(name, args):
     if name.removesuffix("_grad") in ("rnn", "gru", "lstm"):
         grad = name.endswith("_grad")
         xw = args[2 if grad else 0]
-        weights = max((a for a in args if a.ndim == 2), key=lambda a: a.shape[1])
+        weights = max((a for a in args if getattr(a, "ndim", 0) == 2), key=lambda a: a.shape[1])
         return 2 * math.prod(xw.shape[:2]) * math.prod(weights.shape) * (2 if grad else 1)
     if name == "matmul":
         return 2 * math.prod(args[0].shape) * args[1].shape[1]

@@ -167,3 +167,10 @@ def test_without_cuda_it_says_what_is_missing(capsys):
         pytest.skip("there is a GPU")
     assert bench.bench("adam", device="cuda") == 1
     assert "CUDA cannot be used here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", cases.EXAMPLES)
+def test_operations_are_counted_for_every_op(name):
+    for args in cases.small(name):
+        flops = cases._flops(name, args)
+        assert flops is None or flops > 0

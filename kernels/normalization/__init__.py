@@ -78,4 +78,4 @@ def _check(name, value, axes):
 
 
 # The rungs, from the formula upward.
-from kernels.normalization import formula, array, compiled, cuda_raw  # noqa: E402, F401, I001
+from kernels.normalization import formula, array, compiled, rows, cuda_raw  # noqa: E402, F401, I001

@@ -91,7 +91,7 @@ def _crop(x, rows, columns, by_row, by_column, y):
     n, oh, ow, channels = y.shape
     for task in prange(n * oh):
         box, i = task // oh, task % oh
-        image = x[box if len(x) > 1 else 0]
+        image = x[np.int64(box) if len(x) > 1 else 0]  # prange counts in uint64
         left = columns[box, 0, 0]
         span = (columns[box, ow - 1, 1] + 1 - left) * channels
         above = image[rows[box, i, 0]].reshape(-1)[left * channels : left * channels + span]
@@ -139,7 +139,7 @@ def _image_grad(g, rows, columns, by_row, by_column, dx):
 def _box_grad(g, x, rows, columns, by_row, by_column, d_boxes):
     n, oh, ow, channels = g.shape
     for box in prange(n):
-        image = x[box if len(x) > 1 else 0]
+        image = x[np.int64(box) if len(x) > 1 else 0]  # prange counts in uint64
         d_x = d_y = d_w = d_h = 0.0
         for i in range(oh):
             for j in range(ow):

@@ -72,7 +72,8 @@ def _one_pixel(x, groups):
 @jit(parallel=True)
 def _moments(x, c, mean, variance):
     lanes = 64 // x.itemsize
-    for row in prange(mean.size):
+    for task in prange(mean.size):
+        row = np.int64(task)    # prange counts in uint64, of which products with int64 are float64
         begin, end = row * c, row * c + c
         total = squares = zero = simd.zeros(x)
         for at in range(begin, end, lanes):
@@ -89,7 +90,8 @@ def _moments(x, c, mean, variance):
 @jit(parallel=True)
 def _normalize(x, mean, scale, gamma, beta, c, y):
     lanes = 64 // x.itemsize
-    for row in prange(mean.size):
+    for task in prange(mean.size):
+        row = np.int64(task)
         begin, middle, factor = row * c, simd.repeat(mean, row), simd.repeat(scale, row)
         for k in range(0, c, lanes):
             count = min(lanes, c - k)
@@ -103,7 +105,8 @@ def _gradient(g, x, mean, scale, gamma, c, dx, sums):
     """dx = scale·(g·gamma - Σ g·gamma / C - z·Σ g·gamma·z / C) with z = (x - mean)·scale; and into
     sums (parts, 2, C): Σ g·z and Σ g over the rows of each part."""
     parts, n = len(sums), mean.size
-    for part in prange(parts):
+    for task in prange(parts):
+        part = np.int64(task)
         _gradient_part(part * n // parts, (part + 1) * n // parts, g, x, mean, scale, gamma, c, dx,
                        sums[part])  # fmt: skip
 

@@ -11,6 +11,7 @@ import pytest
 from guard_pages import guarded, guarded_modules
 
 import kernels
+from kernels.bench import cases as examples
 from kernels.jit import problem, simd
 
 pytestmark = pytest.mark.skipif(problem() is not None, reason=str(problem()))
@@ -135,6 +136,21 @@ def rungs(name, arguments=()):
     if name in ("moments", "normalize", "normalize_grad") and arguments[0].shape[1] == 1:
         return "rows", "array"
     return RUNGS.get(name.split("_")[0], ("compiled", "array"))
+
+
+@pytest.mark.parametrize("name", examples.EXAMPLES)
+def test_every_rung_on_two_threads(name, monkeypatch):
+    numba = pytest.importorskip("numba")
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread only (NUMBA_NUM_THREADS, or one core)")
+    monkeypatch.setattr("kernels.jit._WORTH_THREADS", -1)  # as large arrays are: in parallel
+    before = numba.get_num_threads()
+    numba.set_num_threads(2)
+    try:
+        found = examples.check([name])
+    finally:
+        numba.set_num_threads(before)
+    assert [row for row in found if row["verdict"] == "WRONG"] == []
 
 
 @pytest.mark.parametrize("cases", CASES)

@@ -14,7 +14,6 @@ interrupted goes on as if it had not been.
 """
 from __future__ import annotations
 
-import csv
 import json as json_format
 import math
 import time
@@ -22,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import minideep
 from minideep import ops, optimizers, tensor
@@ -34,6 +32,7 @@ from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
 from tracker.opencv import import_cv2
 from tracker.sequences import IMAGE_TYPES, VIDEO_TYPES, VideoFrames
 from tracker.training import check_data
+from tracker.training_log import TrainingLog, curve
 
 SIDE = 160              # pixels of a crop's side
 REACH = 4.              # so many target sizes, √(width·height), are in it
@@ -433,14 +432,11 @@ def sources(data):
     return {**found, "sequences": sets}
 
 
-def model_card(data, output, rows=20):
+def model_card(data, output):
     """What is to be known about the weights that a finished training left in `output`; results and
     weaknesses are for whoever measures them."""
     arrays, about = load_arrays(Path(output) / "correlation.safetensors")
-    with open(Path(output) / "log.csv", encoding="utf-8") as log:     # steps done twice: the last
-        lines = list({int(line["step"]): line for line in csv.DictReader(log)}.values())
     checkpoint = load_arrays(Path(output) / "checkpoint.safetensors")[1]
-    every = max(1, len(lines) // rows)
     return {
         "about": "Weights of tracker.features.FeatureNetwork, trained from random numbers by "
                  "minideep alone, end to end through a correlation filter.",
@@ -449,41 +445,15 @@ def model_card(data, output, rows=20):
                    f"--seed {checkpoint['seed']}",
         "steps": about["step"], "seed": checkpoint["seed"], "pairs": about["step"] * PAIRS,
         "data": sources(data),
-        "curve": [{"step": int(line["step"]), "loss": float(line["loss"]),
-                   "hits": float(line["hits"])} for line in lines[every - 1::every]]}
+        "curve": curve(output, ("loss", "hits"))}
 
 
 def train_command(data, output, steps=6000, seed=0, resume=False, json=None):
     """`python -m tracker train correlation`: `train` with a progress bar, a log in output/log.csv
     and, when all is done, a model card in output/correlation.json."""
-    check_data(data)
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    recent, begun = [], time.monotonic()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                  TimeRemainingColumn()) as bar, open(output / "log.csv", "a") as log:
-        task = bar.add_task("reading the data", total=None)
-        if not log.tell():
-            log.write("step,loss,hits,seconds\n")
-
-        def report(trainer, figures):
-            recent.append(figures)
-            del recent[:-50]
-            mean = {k: float(np.mean([f[k] for f in recent])) for k in figures}
-            bar.update(task, completed=trainer.step, total=trainer.steps, description=(
-                f"loss {mean['loss']:.3f} hits {mean['hits']:.3f}"))
-            if trainer.step % 50 == 0:
-                log.write(f"{trainer.step},{mean['loss']:.4f},{mean['hits']:.4f},"
-                          f"{time.monotonic() - begun:.1f}\n")
-                log.flush()
-
-        trainer = train(data, output, steps, seed, resume, report=report)
-    result = {"steps": trainer.step, "seed": trainer.seed, "seconds": time.monotonic() - begun,
-              "weights": str(output / "correlation.safetensors"),
-              **{k: float(np.mean([f[k] for f in recent])) for k in (recent[0] if recent else ())}}
+    with TrainingLog(output) as log:
+        trainer = train(data, output, steps, seed, resume, report=log)
     atomic_write(output / "correlation.json",
                  (json_format.dumps(model_card(data, output), indent=1) + "\n").encode())
-    print(f"written: {result['weights']} after {trainer.step} steps")
-    if json:
-        Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+    return log.result(trainer, output / "correlation.safetensors", json)

@@ -12,7 +12,6 @@ not been.
 """
 from __future__ import annotations
 
-import csv
 import json as json_format
 import math
 import time
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import minideep
 from minideep import ops, optimizers, tensor
@@ -34,6 +32,7 @@ from tracker.demo import CLIPS, read_notes
 from tracker.object_detector import CLASSES, GRAY, STRIDE, UNIT, ObjectNetwork
 from tracker.opencv import import_cv2
 from tracker.sequences import VideoFrames
+from tracker.training_log import TrainingLog, curve
 
 WALKERS = "opencv_vtest.avi"    # in DATA/clips: OpenCV's sample video
 WALKERS_END, WALKERS_EVERY = 465, 3     # frames of it; the bundled clip is its frames 515 to 704
@@ -408,14 +407,11 @@ def train(data, output, steps=3000, seed=0, resume=False, save_every=120, report
     return trainer
 
 
-def model_card(output, rows=20):
+def model_card(output):
     """What is to be known about the weights that a finished training left in `output`; results and
     weaknesses are for whoever measures them."""
     arrays, about = load_arrays(Path(output) / "object_detector.safetensors")
-    with open(Path(output) / "log.csv", encoding="utf-8") as log:     # steps done twice: the last
-        lines = list({int(line["step"]): line for line in csv.DictReader(log)}.values())
     checkpoint = load_arrays(Path(output) / "checkpoint.safetensors")[1]
-    every = max(1, len(lines) // rows)
     return {
         "about": "Weights of tracker.object_detector.ObjectNetwork, trained from random numbers by "
                  "minideep alone.",
@@ -429,41 +425,15 @@ def model_card(output, rows=20):
                       "found by subtraction of the background",
             "cup": f"the noted frames before {CUP_END} of the bundled clip cup.webm (Apache-2.0)",
             "photos": "DATA/photos, as backgrounds and as what holds no object"},
-        "curve": [{"step": int(line["step"]), "focal": float(line["focal"]),
-                   "box": float(line["box"])} for line in lines[every - 1::every]]}
+        "curve": curve(output, ("focal", "box"))}
 
 
 def train_command(data, output, steps=3000, seed=0, resume=False, json=None):
     """`python -m tracker train detector`: `train` with a progress bar, a log in output/log.csv and,
     when all is done, a model card in output/object_detector.json."""
-    check_data(data)
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    recent, begun = [], time.monotonic()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                  TimeRemainingColumn()) as bar, open(output / "log.csv", "a") as log:
-        task = bar.add_task("reading the data", total=None)
-        if not log.tell():
-            log.write("step,focal,box,seconds\n")
-
-        def report(trainer, figures):
-            recent.append(figures)
-            del recent[:-50]
-            mean = {k: float(np.mean([f[k] for f in recent])) for k in figures}
-            bar.update(task, completed=trainer.step, total=trainer.steps, description=(
-                f"focal loss {mean['focal']:.3f} boxes {mean['box']:.3f}"))
-            if trainer.step % 50 == 0:
-                log.write(f"{trainer.step},{mean['focal']:.4f},{mean['box']:.4f},"
-                          f"{time.monotonic() - begun:.1f}\n")
-                log.flush()
-
-        trainer = train(data, output, steps, seed, resume, report=report)
-    result = {"steps": trainer.step, "seed": trainer.seed, "seconds": time.monotonic() - begun,
-              "weights": str(output / "object_detector.safetensors"),
-              **{k: float(np.mean([f[k] for f in recent])) for k in (recent[0] if recent else ())}}
+    with TrainingLog(output) as log:
+        trainer = train(data, output, steps, seed, resume, report=log)
     atomic_write(output / "object_detector.json",
                  (json_format.dumps(model_card(output), indent=1) + "\n").encode())
-    print(f"written: {result['weights']} after {trainer.step} steps")
-    if json:
-        Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+    return log.result(trainer, output / "object_detector.safetensors", json)

@@ -10,7 +10,6 @@ random choices on every machine, and a run that was interrupted goes on as if it
 """
 from __future__ import annotations
 
-import json as json_format
 import multiprocessing
 import signal
 import time
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import minideep
 from minideep import losses, optimizers, tensor
@@ -29,6 +27,7 @@ from tracker.opencv import import_cv2
 from tracker.recurrent import (CROP, MARGIN, PLACES, REACH, SCALES, Network, around, normalise,
                                template_regions, to_boxes)
 from tracker.synthetic import SIDE, UNIT
+from tracker.training_log import TrainingLog
 
 STAGES = ((.5, 2, 32), (.2, 4, 16), (.2, 8, 10), (.1, 16, 6))   # part of the steps, frames, clips
 RATE = 1.5e-3           # Adam's learning rate at its highest; half a cosine down to 2 % of it
@@ -343,33 +342,7 @@ def train(data, output, steps=4000, seed=0, resume=False, workers=1,
 def train_command(data, output, steps=4000, seed=0, resume=False, workers=1,
                   json=None):
     """`python -m tracker train recurrent`: `train` with a progress bar, and a log in output/log.csv."""
-    check_data(data)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    recent, begun = [], time.monotonic()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                  TimeRemainingColumn()) as bar, open(output / "log.csv", "a") as log:
-        task = bar.add_task("reading the data", total=None)
-        if not log.tell():
-            log.write("step,frames,loss,iou,presence,seconds\n")
-
-        def report(trainer, figures):
-            recent.append(figures)
-            del recent[:-50]
-            mean = {k: float(np.mean([f[k] for f in recent])) for k in figures}
-            unroll = stage(trainer.step - 1, trainer.steps)[0]
-            bar.update(task, completed=trainer.step, total=trainer.steps, description=(
-                f"{unroll} frames: loss {mean['loss']:.3f} IoU {mean['iou']:.3f}"))
-            if trainer.step % 50 == 0:
-                log.write(f"{trainer.step},{unroll},{mean['loss']:.4f},{mean['iou']:.4f},"
-                          f"{mean['presence']:.4f},{time.monotonic() - begun:.1f}\n")
-                log.flush()
-
-        trainer = train(data, output, steps, seed, resume, workers, report=report)
-    result = {"steps": trainer.step, "seed": trainer.seed, "seconds": time.monotonic() - begun,
-              "weights": str(output / "recurrent.safetensors"),
-              **{k: float(np.mean([f[k] for f in recent])) for k in (recent[0] if recent else ())}}
-    print(f"written: {result['weights']} after {trainer.step} steps")
-    if json:
-        Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+    with TrainingLog(output) as log:
+        trainer = train(data, output, steps, seed, resume, workers, report=lambda trainer, figures: (
+            log(trainer, {"frames": stage(trainer.step - 1, trainer.steps)[0], **figures})))
+    return log.result(trainer, Path(output) / "recurrent.safetensors", json)

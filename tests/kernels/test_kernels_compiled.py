@@ -208,8 +208,8 @@ def apply(name):
 def guard(family):
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
     names = """pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells
-        softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.compiled rectify.compiled
-        memory"""
+        softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.compiled
+        rectify.compiled memory"""
     modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
     for name, arguments in CASES[family]() if family in CASES else ():
         run(name, arguments, rungs(name, arguments)[0], lambda a: a.astype(np.float32))  # compiled now

@@ -239,7 +239,8 @@ def test_a_checkpoint_is_not_overwritten(data, tmp_path):
     with pytest.raises(FileExistsError, match="--resume"):
         training.train(data, tmp_path, 2)
     with pytest.raises(FileNotFoundError):
-        training.train(data, tmp_path / "none", resume=True)
+        training.train_command(data, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_command_writes_a_log_and_its_results(data, tmp_path, monkeypatch, capsys):

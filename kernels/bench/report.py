@@ -108,7 +108,8 @@ def check_plot(path):
 
 
 def plot(results, path):
-    """A roofline: operations for each byte against operations in a second, every rung a point."""
+    """Rooflines: above, of the ops that compute, operations for each byte against operations in a
+    second; below, of those that memory bounds, bytes in a second. Every rung is a point."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -116,38 +117,53 @@ def plot(results, path):
     import numpy as np
 
     counts = sorted(results["ceilings"], key=int)
-    figure, panels = plt.subplots(1, len(counts), figsize=(11 * len(counts), 8), squeeze=False)
-    for axes, count in zip(panels[0], counts):
+    every = [row for row in results["rows"] if row.get("bytes") and row["allocator"] == "default"]
+    marks = dict(zip(dict.fromkeys(row["name"] for row in every), "osD^vP*Xph8<>d" * 3))
+    computing = list(dict.fromkeys(_family(row["op"]) for row in every if row.get("flops")))
+    colours = dict(zip(computing, plt.get_cmap("tab10")(np.arange(len(computing)))))
+    moving = list(dict.fromkeys(row["op"] for row in every if not row.get("flops")))[::-1]
+    figure, panels = plt.subplots(
+        2, len(counts), figsize=(7 * len(counts) + 2, 12), squeeze=False, layout="constrained",
+        gridspec_kw={"height_ratios": [1, 0.3 + 0.035 * len(moving)]})
+    for (above, below), count in zip(panels.T, counts):
         ceiling = results["ceilings"][count]
-        rows = [row for row in results["rows"] if row.get("bytes") and row["allocator"] == "default"
-                and str(row["threads"]) == count]
-        intensity = np.geomspace(0.01, 1e4, 200)
+        intensity = np.geomspace(0.5, 500, 200)
         roof = np.minimum(ceiling["flops"], intensity * ceiling["stream"])
-        axes.plot(intensity, roof, color="0.3")
-        axes.annotate(f"{ceiling['flops']:.0f} GFLOP/s", (1e4, ceiling["flops"]), (-4, 4),
-                      textcoords="offset points", ha="right", color="0.3")
-        axes.annotate(f"{ceiling['stream']:.0f} GB/s", (intensity[20], roof[20]), (-4, 4),
-                      textcoords="offset points", ha="right", color="0.3")
-        ops = list(dict.fromkeys(row["op"] for row in rows))
-        colours = plt.get_cmap("tab20")(np.linspace(0, 1, max(len(ops), 2)))
-        marks = dict(zip(dict.fromkeys(row["name"] for row in rows), "osD^vP*Xph8<>d"))
-        for row in sorted(rows, key=lambda row: row["gbytes_per_second"]):
-            work = row.get("flops") or row["bytes"] / 4  # memory bound: one operation a number
-            x, y = work / row["bytes"], work / row["milliseconds"] / 1e6
-            axes.scatter(x, y, s=44, color=colours[ops.index(row["op"])], alpha=0.85,
-                         marker=marks.get(row["name"], "."), edgecolors="0.2", linewidths=0.4)
-        axes.set(xscale="log", yscale="log", xlim=(0.1, 1e3), ylim=(0.05, 2 * ceiling["flops"]),
-                 xlabel="operations for each byte from memory (FLOP/B)", ylabel="speed (GFLOP/s)",
-                 title=f"{count} thread{'s' * (count != '1')}")
-        axes.grid(True, which="major", color="0.9")
-        colour_key = [plt.Line2D([], [], ls="", marker="o", color=c, label=op)
-                      for op, c in zip(ops, colours)]
-        mark_key = [plt.Line2D([], [], ls="", marker=m, color="0.4", label=name)
-                    for name, m in marks.items()]
-        first = axes.legend(handles=colour_key, loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8,
-                            title="op", frameon=False)
-        axes.add_artist(first)
-        axes.legend(handles=mark_key, loc="lower left", bbox_to_anchor=(1.01, 0), fontsize=8,
-                    title="rung", frameon=False)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+        above.plot(intensity, roof, color="0.3")
+        above.annotate(f"{ceiling['flops']:.0f} GFLOP/s", (500, ceiling["flops"]), (-4, 4),
+                       textcoords="offset points", ha="right", color="0.3")
+        below.axvline(ceiling["stream"], color="0.3")
+        below.annotate(f" {ceiling['stream']:.0f} GB/s", (ceiling["stream"], 1), (0, -10),
+                       xycoords=("data", "axes fraction"), textcoords="offset points", color="0.3")
+        for row in (row for row in every if str(row["threads"]) == count):
+            style = {"s": 50, "alpha": 0.85, "marker": marks[row["name"]], "edgecolors": "0.2",
+                     "linewidths": 0.4}
+            if row.get("flops"):
+                above.scatter(row["flops"] / row["bytes"], row["flops"] / row["milliseconds"] / 1e6,
+                              color=[colours[_family(row["op"])]], **style)
+            else:
+                peer = row["name"].startswith("torch")
+                below.scatter(row["gbytes_per_second"], moving.index(row["op"]),
+                              color="tab:orange" if peer else "tab:blue", **style)
+        above.set(xscale="log", yscale="log", xlim=(0.5, 500), ylim=(0.5, 2.5 * ceiling["flops"]),
+                  xlabel="operations for each byte from memory (FLOP/B)", ylabel="speed (GFLOP/s)",
+                  title=f"{count} thread{'s' * (count != '1')}")
+        below.set(xscale="log", xlabel="speed (GB/s; above the ceiling: from the cache)",
+                  yticks=range(len(moving)), yticklabels=moving, ylim=(-1, len(moving)))
+        for axes in (above, below):
+            axes.grid(True, which="major", color="0.9")
+            axes.set_axisbelow(True)
+    colour_key = [plt.Line2D([], [], ls="", marker="o", color=c, label=op) for op, c in colours.items()]
+    mark_key = [plt.Line2D([], [], ls="", marker=m, color="0.4", label=name)
+                for name, m in marks.items()]
+    panels[0, -1].legend(handles=colour_key, loc="upper left", bbox_to_anchor=(1.02, 1), title="op",
+                         frameon=False)
+    panels[1, -1].legend(handles=mark_key, loc="upper left", bbox_to_anchor=(1.02, 1), title="rung",
+                         frameon=False)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _family(op):
+    """An op and its gradients have one colour."""
+    return op.split("_")[0]

@@ -131,6 +131,9 @@ def loss_landscape(loss, model, span=1.0, steps=21, seed=0):
     models can be compared (Li et al. 2018, arXiv:1712.09913). The weights are put back at the end.
     """
     rng = np.random.default_rng(seed)
+    if not callable(loss) or not hasattr(model, "trainable_weights"):
+        raise TypeError("loss_landscape(loss, model) wants a function without arguments and a model; "
+                        f"got {loss!r} and {model!r}")
     weights, everything = model.trainable_weights, model.weights
     if not weights:
         raise ValueError(f"{model.name} has no trainable weights yet; call it once first")

@@ -28,6 +28,7 @@ from tracker.detector import Detector
 from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
 from tracker.motion import WEIGHTS as MOTION_WEIGHTS
 from tracker.motion import Motion, MotionNetwork
+from tracker.threads import blas_on_one_thread
 
 CROP = 160              # pixels of a crop's side
 MARGIN = 4.             # which is so many times the target's size, √(w·h)
@@ -130,6 +131,7 @@ class CorrelationTracker:
         motion = MotionNetwork.load() if MOTION_WEIGHTS.exists() else None
         return cls(FeatureNetwork.load(path), **{"motion": motion, **options})
 
+    @blas_on_one_thread
     def init(self, frame, box):
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
         check_frame(frame)
@@ -165,6 +167,7 @@ class CorrelationTracker:
         size = self.first * self.size
         return np.concatenate([self.centre - size / 2, size])
 
+    @blas_on_one_thread
     def update(self, frame):
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.first)

@@ -26,6 +26,7 @@ from tracker import State
 from tracker.association import BIRTH, LEAST, Candidates, assign, similarity
 from tracker.boxes import as_tuple, centre, check_box, check_frame, check_started, iou
 from tracker.correlation import CELLS, MARGIN, CorrelationTracker, cut
+from tracker.threads import blas_on_one_thread
 
 NEAR = CELLS // 8       # cells around a detection's middle in which a target's filter may answer
 CORRECT = .5            # by how much of the difference a detection corrects a box
@@ -91,6 +92,7 @@ class MultiTracker:
         one = CorrelationTracker.load(path)
         return cls(one.network, detect, motion=one.foresight and one.foresight.network)
 
+    @blas_on_one_thread
     def init(self, frame, boxes=()):
         """Start afresh on `frame` (H, W, 3) uint8 BGR with targets at boxes x, y, w, h in pixels.
 
@@ -120,6 +122,7 @@ class MultiTracker:
             raise KeyError(f"no target {number}; there are {list(self.targets or {})}")
         del self.targets[number]
 
+    @blas_on_one_thread
     def update(self, frame):
         """[(number, State)] of all targets in the next frame. RuntimeError before init()."""
         check_started(self.targets)

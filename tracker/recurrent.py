@@ -23,6 +23,7 @@ from minideep.initializers import RandomNormal
 from minideep.serialization import assign, load_arrays
 from tracker import State
 from tracker.boxes import as_tuple, check_box, check_frame, check_started
+from tracker.threads import blas_on_one_thread
 
 CROP = 64                       # pixels of a crop's side
 CELLS = 16                      # of the CNN's map, whose stride is 4
@@ -242,6 +243,7 @@ class RecurrentTracker:
         assign(network.named_weights(), load_arrays(path)[0], str(path))
         return cls(network)
 
+    @blas_on_one_thread
     def init(self, frame, box):
         """Start on `frame` (H, W, 3) uint8 BGR with the target at `box`: x, y, w, h in pixels."""
         check_frame(frame)
@@ -253,6 +255,7 @@ class RecurrentTracker:
             self.state = self.network.start(1)
             self.last = self._look(frame, around(self.box))
 
+    @blas_on_one_thread
     def update(self, frame):
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.box)

@@ -60,8 +60,8 @@ show(figure, "Six pairs: the cross is where the filter, fitted above, has to ans
 # ## The loop
 #
 # The library's own `Trainer`: Adam, gradient clipped to norm 1. `hits`: how often the highest answer is
-# within 0.3 target sizes of the truth. Of 64 pairs HOG and Lab find nine in ten by themselves, so in a minute
-# the hits stay where they are, give or take a few pairs; it is the loss that falls.
+# within 0.3 target sizes of the truth. Of 64 pairs HOG and Lab find nine in ten by themselves, so in a
+# minute the hits stay where they are, give or take a few pairs; it is the loss that falls.
 
 # %%
 judged = batch(np.random.default_rng(2), frames[::20], 64)

@@ -299,14 +299,17 @@ def window():
     return np.outer(fade, fade).astype(np.float32)[..., None]
 
 
-def pair_loss(network, gain, templates, searches, poses):
-    """The loss of some pairs (see Pairs), a scalar Tensor, and {name: number} to print.
+def pair_loss(network, gain, templates, searches, poses, hand=True):
+    """The loss of some pairs (see Pairs), a scalar Tensor, and {name: number} to print. hand: do HOG
+    and Lab take part in the fit?
 
     The mean over the pairs of Σ(gain·r - hill)² / πσ², which is 1 for an answer of zeros."""
     n = len(templates)
     crops = np.concatenate([templates, searches]).astype(np.float32)
-    features = [LEARNED_WEIGHT * network(tensor(crops)), tensor(hand_made(crops))]
-    features = ops.concatenate(features, axis=-1) * tensor(window())    # (2N, CELLS, CELLS, C)
+    features = network(tensor(crops))                                   # (2N, CELLS, CELLS, C)
+    if hand:
+        features = ops.concatenate([LEARNED_WEIGHT * features, tensor(hand_made(crops))], axis=-1)
+    features = features * tensor(window())
     template, search = features[:n], features[n:]
     penalty = PENALTY * np.square(template.numpy()).sum((1, 2, 3))      # = the mean of Σ|X|²
     answer = gain * filter_response(template, search, tensor(hill(np.zeros((1, 2)))[0]),
@@ -333,11 +336,12 @@ def learning_rate(step, steps):
 
 
 class Trainer:
-    """Network, optimizer and step; `step_on` a batch, `save` and `resume` a checkpoint."""
+    """Network, optimizer and step; `step_on` a batch, `save` and `resume` a checkpoint. hand: as
+    pair_loss has it."""
 
-    def __init__(self, seed, steps):
+    def __init__(self, seed, steps, hand=True):
         minideep.seed(seed)
-        self.seed, self.steps, self.step = seed, steps, 0
+        self.seed, self.steps, self.step, self.hand = seed, steps, 0, hand
         self.network = FeatureNetwork()
         self.gain = tensor(np.array(1.5, np.float32), requires_grad=True)
         self.optimizer = optimizers.Adam(lambda step: learning_rate(step, steps),
@@ -349,7 +353,7 @@ class Trainer:
 
     def step_on(self, batch):
         """One step; returns what pair_loss has to say."""
-        loss, figures = pair_loss(self.network, self.gain, *batch)
+        loss, figures = pair_loss(self.network, self.gain, *batch, hand=self.hand)
         loss.backward()
         self.optimizer.step(list(self.weights.values()))
         self.step += 1
@@ -364,13 +368,13 @@ class Trainer:
         save_arrays(output / "correlation.safetensors", self.network.named_weights(),
                     step=self.step)
         save_arrays(output / "checkpoint.safetensors", {**weights, **state},
-                    seed=self.seed, steps=self.steps, step=self.step)
+                    seed=self.seed, steps=self.steps, step=self.step, hand=self.hand)
 
     @classmethod
     def resume(cls, path):
         """The trainer that wrote this checkpoint.safetensors."""
         arrays, about = load_arrays(path)
-        trainer = cls(about["seed"], about["steps"])
+        trainer = cls(about["seed"], about["steps"], about["hand"])
         weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
                           for part in ("weights.", "optimizer."))
         assign(trainer.weights, weights, str(path))

@@ -276,9 +276,8 @@ def test_14():
 def test_13(monkeypatch):
     monkeypatch.setenv("MINUTES", "0.4")
     names, figures = lesson("13")
-    assert names["after"]["loss"] < names["before"]["loss"] - 0.015
-    assert abs(names["after"]["hits"] - names["before"]["hits"]) < 5.5 / 64  # a few pairs
-    assert names["before"]["hits"] > 0.85
+    assert names["after"]["loss"] < names["before"]["loss"] - 0.05
+    assert names["after"]["hits"] >= names["before"]["hits"] - 0.02
     assert names["overlap"].mean() > 0.4 and len(figures) == 3
     answers = solutions("13")
     y = answers["hill"](16, 14, 3, 2.0)

@@ -1,8 +1,13 @@
 """Options of the whole suite. `--run-slow` runs what takes minutes and gives Hypothesis 100 examples
 instead of 15; the examples are the same in every run."""
 
+import os
+
 import hypothesis
 import pytest
+
+# Before Numba is loaded: what runs in parallel is tested on a machine with one core too.
+os.environ.setdefault("NUMBA_NUM_THREADS", str(max(2, os.cpu_count() or 1)))
 
 COMMON = dict(deadline=None, derandomize=True, database=None,
               suppress_health_check=list(hypothesis.HealthCheck))

@@ -114,7 +114,7 @@ overlap = follow(trainer.network)
 print(f"mean overlap with the boxes noted by hand: {overlap.mean():.2f}")
 with inspect.style() as plt:
     figure = inspect.plot_filters(trainer.network.conv1, 16)
-show(figure, "The first layer's filters after the training: edges and colour contrasts begin to show.")
+show(figure, "16 filters of the first layer after this short training.")
 
 # %% [markdown]
 # ## Exercises

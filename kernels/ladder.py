@@ -28,9 +28,12 @@ import contextvars
 import functools
 import os
 
+import numpy as np
+
 from kernels.backend import common_device, is_array
 
 ENVIRONMENT = "MINIDEEP_KERNELS"
+REMEMBERED = 4096  # picks of an op
 
 _ladders = {}
 _forced = contextvars.ContextVar("kernels.use", default={})
@@ -51,7 +54,11 @@ class Rung:
         return self.function(*args)
 
     def needs(self, condition):
-        """Decorator: `condition(*args)` returns True, or the reason why this rung cannot run."""
+        """Decorator: `condition(*args)` returns True, or the reason why this rung cannot run.
+
+        It may ask for an array's type, shape, dtype and flags, for whole numbers, and for what is
+        None, not for what else is in them: its answer is remembered (see Ladder.pick).
+        """
         self.condition = condition
         return condition
 
@@ -75,6 +82,7 @@ class Ladder:
         self.name = contract.__name__
         self.contract = contract
         self.rungs = {}
+        self.picked = {}  # what the arguments look like -> the rung that runs them
         functools.update_wrapper(self, contract)
 
     def __call__(self, *args, **kwargs):
@@ -83,8 +91,13 @@ class Ladder:
 
     def pick(self, args):
         """The rung that will run the normalised arguments `args`."""
-        device = common_device([a for a in args if is_array(a)])
         forced = choice(self.name)
+        if forced is None:
+            looks = tuple(map(_look, args))
+            found = self.picked.get(looks)
+            if found is not None:
+                return found
+        device = common_device([a for a in args if is_array(a)])
         if forced is not None:
             reason = self.rungs[forced].refusal(device, args)
             if reason is None:
@@ -92,6 +105,9 @@ class Ladder:
             raise ValueError(self._impossible(forced, reason, device, args))
         for rung in reversed(self.rungs.values()):
             if rung.refusal(device, args) is None:
+                if len(self.picked) >= REMEMBERED:
+                    self.picked.clear()
+                self.picked[looks] = rung
                 return rung
         raise ValueError(self._impossible(None, None, device, args))
 
@@ -108,6 +124,15 @@ class Ladder:
 
     def __repr__(self):
         return f"<ladder {self.name}: {' < '.join(self.rungs)}>"
+
+
+def _look(arg):
+    """All of an argument that `needs` may ask for. Equal for two arguments: the same answer."""
+    if type(arg) is np.ndarray:
+        return arg.shape, arg.dtype, arg.flags.num
+    if is_array(arg):
+        return type(arg), arg.shape, arg.dtype, arg.flags.c_contiguous
+    return float if isinstance(arg, float) else arg
 
 
 def ladder(contract):

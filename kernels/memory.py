@@ -16,7 +16,7 @@ import threading
 
 import numpy as np
 
-SMALL = 2**20  # bytes; below, the allocator reuses memory by itself
+SMALL = 2**20  # bytes; below, NumPy's allocator reuses memory by itself
 SLACK = 2**27  # bytes of free memory kept beyond what was ever in use: blocks differ in size
 LINE = 64  # bytes of a cache line, where every array begins
 
@@ -29,9 +29,11 @@ _bytes = {"in use": 0, "free": 0, "most in use": 0}
 def empty(shape, dtype=np.float32):
     """What numpy.empty(shape, dtype) makes, at the beginning of a cache line."""
     dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize + LINE
-    block = np.empty(size, np.uint8) if size < SMALL else _take(size)
-    return np.asarray(_Lease(block, shape, dtype))
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALL:
+        block = _Block(size)
+        return np.ndarray(shape, dtype, block.memory, block.start)
+    return np.asarray(_Lease(_take(size), shape, dtype))
 
 
 def release():
@@ -42,23 +44,31 @@ def release():
         _bytes["free"] = 0
 
 
+class _Block:
+    """Memory, and where the first line of it begins that is whole."""
+
+    def __init__(self, size):
+        self.size = size
+        self.memory = np.empty(size + LINE, np.uint8)
+        address = self.memory.ctypes.data
+        self.start = -address % LINE
+        self.address = address + self.start
+
+
 class _Lease:
     """The right to a block of memory, in NumPy's array protocol. Ends with its last array."""
 
     def __init__(self, block, shape, dtype):
         self.block = block
-        at = block.ctypes.data
-        at += -at % LINE
         self.__array_interface__ = {
             "version": 3,
-            "data": (at, False),
+            "data": (block.address, False),
             "shape": tuple(shape),
             "typestr": dtype.str,
         }
 
     def __del__(self, give_back=_returned.append):
-        if self.block.size >= SMALL:
-            give_back(self.block)
+        give_back(self.block)
 
 
 def _take(size):
@@ -72,7 +82,7 @@ def _take(size):
         _bytes["most in use"] = max(_bytes["most in use"], _bytes["in use"])
         while _free and _bytes["in use"] + _bytes["free"] > _bytes["most in use"] + SLACK:
             _bytes["free"] -= _free.popitem(last=False)[1].size
-    return np.empty(size, np.uint8) if block is None else block
+    return _Block(size) if block is None else block
 
 
 def _collect():

@@ -21,15 +21,14 @@ def check(gate, mask, /, **arrays):
             raise TypeError(
                 f"{name} must be an array, got {type(array).__name__}; numpy.asarray makes it one"
             )
-        expected = f"{name} must have shape ({', '.join(map(str, axes))}), got {array.shape}"
         if array.ndim != len(axes):
-            raise ValueError(expected)
+            raise ValueError(_expected(name, axes, array))
         for axis, size in zip(axes, array.shape):
             times, letter = (int(axis[:-1] or 1), axis[-1]) if isinstance(axis, str) else (1, axis)
             known = letter if isinstance(letter, int) else sizes.setdefault(letter, size // times)
             if size != times * known:
                 found = ", ".join(f"{key}={value}" for key, value in sizes.items())
-                raise ValueError(f"{expected} where {found}")
+                raise ValueError(f"{_expected(name, axes, array)} where {found}")
         if array.dtype.kind != "f":
             raise TypeError(f"{name} must hold floating point numbers, got {array.dtype}")
     if mask is not None:
@@ -49,6 +48,10 @@ def check(gate, mask, /, **arrays):
     if not scale >= 0 or (limit is not None and not limit > 0):
         raise ValueError(f"gate needs scale >= 0 and limit > 0 or None, got {gate!r}")
     return scale, limit
+
+
+def _expected(name, axes, array):
+    return f"{name} must have shape ({', '.join(map(str, axes))}), got {array.shape}"
 
 
 def sigmoid(xp, x):

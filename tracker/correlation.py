@@ -4,10 +4,11 @@
     tracker.init(frame, (x, y, w, h))
     state = tracker.update(next_frame)
 
-Each frame is looked at around the last box, at two sizes. Features that a small CNN learned, edges
-and colours (HOG and Lab) describe each cell of that crop; a filter, fitted to what the target looked
-like so far, slides over them, a colour histogram has its say, and the highest response is where the
-target is now (see tracker.features, tracker.correlation_filter, tracker.colour_histogram).
+Each frame is looked at around the last box, every second one at two sizes. Features that a small CNN
+learned, edges and colours (HOG and Lab) describe each cell of that crop; a filter, fitted to what
+the target looked like so far, slides over them, a colour histogram has its say, and the highest
+response is where the target is now (see tracker.features, tracker.correlation_filter,
+tracker.colour_histogram).
 """
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ CROP = 160              # pixels of a crop's side
 MARGIN = 4.             # which is so many times the target's size, √(w·h)
 CELLS = CROP // STRIDE  # of a crop's side
 COLOUR = .3             # the part that the colour histogram has in the response
-GROWTH = 1.04           # the other size that is looked at, in turn larger and smaller
+GROWTH = 1.06           # the other size that is looked at, in turn larger and smaller
 ANEW = 1.2              # the same while the target is lost
 STAY = .99              # by which its response has to be better
 SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
@@ -175,11 +176,15 @@ class CorrelationTracker:
         return self.decide(frame, self.search(frame, *self.next_look()))
 
     def next_look(self):
-        """Where the next frame is searched: search()'s centre, size and scales."""
+        """Where the next frame is searched: search()'s centre, size and scales.
+
+        Another size is looked at in the frames from which nothing is learned: so all of them cost
+        about the same."""
+        searching = self.lost and self.detector is not None
+        every, growth = (1, ANEW) if searching else (LEARN_EVERY, GROWTH)
         scales = (1.,)
-        if self.use_scale:
-            growth = ANEW if self.lost and self.detector else GROWTH
-            scales = 1., 1 / growth if self.age % 2 else growth
+        if self.use_scale and self.age % every == 0:
+            scales = 1., growth if self.age // every % 2 == 0 else 1 / growth
         return self.centre + self.motion, self.size, scales
 
     def decide(self, frame, found):

@@ -16,7 +16,7 @@ import threading
 
 import numpy as np
 
-SMALL = 2**20  # bytes; below, NumPy's allocator reuses memory by itself
+SMALL = 2**16  # bytes; below, NumPy's allocator reuses memory by itself
 SLACK = 2**27  # bytes of free memory kept beyond what was ever in use: blocks differ in size
 LINE = 64  # bytes of a cache line, where every array begins
 

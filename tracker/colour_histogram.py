@@ -6,14 +6,14 @@
 
 A correlation filter knows how the target's parts are arranged, and fails when that changes; its
 colours stay the same then (Bertinetto et al.: Staple, CVPR 2016). The likelihood that a pixel is
-the target's is Bayes' rule on two histograms; a place scores the mean of a box around it, which an
-integral image gives for all places at once.
+the target's is Bayes' rule on two histograms; a place scores the mean of a box around it, which is
+a mean of rows, then of columns: two matrix products for all places at once.
 """
 from __future__ import annotations
 
-import numpy as np
+import functools
 
-from kernels.pool2d import avg_pool2d
+import numpy as np
 
 BINS = 16               # of each channel
 RATE = .04              # at which the histograms follow
@@ -21,6 +21,7 @@ INSIDE = .8             # of the target's box, for pixels that are surely its ow
 OUTSIDE = 1.05          # of the box, beyond which pixels are surely not
 SCORED = .9             # of the box, over which likelihoods are averaged
 POOL = 2                # pixels of a crop, each way, that are looked at as one: their mean
+SHARE = BINS / 256 / POOL ** 2  # of a pixel's 0 to 255 in its bin's number
 FLOOR = 1e-5            # what a colour never seen counts, in both histograms
 
 
@@ -31,8 +32,8 @@ class ColourHistogram:
         side = crop.shape[0]
         distance = np.abs(np.arange(0, side, POOL) + POOL / 2 - side / 2)
         near = [[distance < part * s / 2 for s in size] for part in (INSIDE, OUTSIDE)]
-        self.inside, inner = (np.logical_and.outer(*axes).ravel() for axes in near)
-        self.outside = ~inner
+        inside, inner = (np.logical_and.outer(*axes) for axes in near)
+        self.inside, self.outside = np.flatnonzero(inside), np.flatnonzero(~inner)
         self.size = size
         self.target = self.background = None
         self.learn(crop)
@@ -41,7 +42,7 @@ class ColourHistogram:
         """Let the histograms follow a crop in which the target is centred."""
         bins = bin_numbers(crop).ravel()
         target, background = (
-            np.bincount(bins[where], minlength=BINS ** 3) / max(where.sum(), 1)
+            np.bincount(bins[where], minlength=BINS ** 3) / max(where.size, 1)
             for where in (self.inside, self.outside))
         if self.target is None:
             self.target, self.background = target, background
@@ -54,21 +55,27 @@ class ColourHistogram:
         """Mean likelihood of the target's box at each shift by whole cells: (cells, cells).
 
         Shift [0, 0] is no motion, and shifts are circular, as a filter's responses."""
-        likelihood = self.likelihood[bin_numbers(crop)]                 # (s, s), s = S/POOL
-        side = len(likelihood)
-        integral = np.zeros((side + 1, side + 1))
-        integral[1:, 1:] = likelihood.cumsum(0, dtype=np.float64).cumsum(1)
-        middle = side / 2 + np.fft.fftfreq(cells, 1 / cells) * (side / cells)
-        reach = [SCORED * s / POOL / 2 for s in self.size]
-        (top, bottom), (left, right) = (
-            np.clip(np.rint([middle - r, middle + r]), 0, side).astype(int) for r in reach)
-        total = (integral[np.ix_(bottom, right)] - integral[np.ix_(top, right)]
-                 - integral[np.ix_(bottom, left)] + integral[np.ix_(top, left)])
-        area = (bottom - top)[:, None] * (right - left)
-        return (total / np.maximum(area, 1)).astype(np.float32)
+        likelihood = self.likelihood.take(bin_numbers(crop))            # (s, s), s = S/POOL
+        down, across = (means(len(likelihood), SCORED * s / POOL, cells) for s in self.size)
+        return down @ likelihood @ across.T
+
+
+@functools.lru_cache(maxsize=64)
+def means(side, extent, cells):
+    """(cells, side): times a line of `side` numbers, the mean of `extent` of them around its middle,
+    at each circular shift by whole cells."""
+    middle = side / 2 + np.fft.fftfreq(cells, 1 / cells)[:, None] * (side / cells)
+    begin, end = (np.clip(np.rint(middle + r), 0, side) for r in (-extent / 2, extent / 2))
+    number = np.arange(side)
+    return ((begin <= number) & (number < end)).astype(np.float32) / np.maximum(
+        end - begin, 1).astype(np.float32)
 
 
 def bin_numbers(crop):
     """The bins of pixels: (S, S, 3) of 0 to 255 -> (S/POOL, S/POOL) whole numbers."""
-    levels = (avg_pool2d(crop[None], POOL)[0] * (BINS / 256)).astype(np.intp)
-    return (levels[..., 0] * BINS + levels[..., 1]) * BINS + levels[..., 2]
+    rows = sum(crop[r::POOL] for r in range(POOL))
+    numbers = 0
+    for channel in range(3):
+        level = sum(rows[:, c::POOL, channel] for c in range(POOL)) * np.float32(SHARE)
+        numbers = numbers * BINS + level.astype(np.intp)
+    return numbers

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from kernels import memory
 from kernels.patch import patch
 from minideep import no_grad, tensor
 from minideep.device import current_device
@@ -309,11 +310,13 @@ class CorrelationTracker:
         if self.network is not None:
             with no_grad():
                 maps = self.network(tensor(crops, device=self.device)).numpy()
-            parts.append(LEARNED_WEIGHT * maps)
+            parts.append((maps, LEARNED_WEIGHT * self.window))
         if self.hand:
-            parts.append(hand_made(crops))
-        features = np.concatenate(parts, -1)
-        features *= self.window
+            parts.append((hand_made(crops), self.window))
+        ends = np.cumsum([0] + [maps.shape[-1] for maps, _ in parts])
+        features = memory.empty((len(crops), CELLS, CELLS, ends[-1]))
+        for (maps, weight), begin, end in zip(parts, ends, ends[1:]):
+            np.multiply(maps, weight, out=features[..., begin:end])
         return features
 
 

@@ -1,5 +1,6 @@
 """Time, and the ceilings that hold on this machine."""
 
+import random
 import statistics
 import sys
 import time
@@ -11,13 +12,17 @@ from kernels.jit import jit, prange, problem, simd, threads
 
 def interleave(contestants, seconds, clock=time.perf_counter, turns=3):
     """{name: [durations]} of functions that take turns: a change of the machine's speed, or a
-    neighbour's load, meets all of them. `seconds`, for each on average, once there are `turns`."""
+    neighbour's load, meets all of them. The order is a new one in each turn: a function that comes
+    after one that fills the caches is slower. `seconds`, for each on average, once there are
+    `turns`."""
     for function in contestants.values():
         function()  # compiles, allocates, fills caches
     durations = {name: [] for name in contestants}
+    order, rng = list(contestants.items()), random.Random(0)
     spent = done = 0
     while done < turns or spent < seconds * len(contestants):
-        for name, function in contestants.items():
+        rng.shuffle(order)
+        for name, function in order:
             start = clock()
             function()
             durations[name].append(clock() - start)

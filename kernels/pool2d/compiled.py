@@ -110,15 +110,28 @@ def _max(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
                 simd.store_some(y, at + whole, best, rest)
 
 
-@jit()
+@jit(forceinline=True)
 def _largest(x, image, a0, a1, b0, b1, w, channels, c, count):
     """The largest of the window's pixels, a line of channels; count of them, or all (None)."""
-    best = simd.get(x, ((image + a0) * w + b0) * channels + c, count)
+    at = ((image + a0) * w + b0) * channels + c
+    best = simd.get(x, at, count)
+    if a1 - a0 == 2 and b1 - b0 == 2:  # the commonest window needs no loops
+        right, low = simd.get(x, at + channels, count), at + w * channels
+        low, low_right = simd.get(x, low, count), simd.get(x, low + channels, count)
+        best = simd.where(_wins(right, best), right, best)
+        low = simd.where(_wins(low_right, low), low_right, low)
+        return simd.where(_wins(low, best), low, best)
     for a in range(a0, a1):
         for b in range(b0, b1):
             pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
-            best = simd.where(simd.above(pixel, best) & (best == best), pixel, best)
+            best = simd.where(_wins(pixel, best), pixel, best)
     return best
+
+
+@jit(forceinline=True)
+def _wins(pixel, best):
+    """Whether a pixel takes the place of the best of those before it: NaN does, and stays."""
+    return simd.above(pixel, best) & (best == best)
 
 
 @jit()
@@ -130,7 +143,7 @@ def _winner(x, image, a0, a1, b0, b1, w, channels, c, count):
     for a in range(a0, a1):
         for b in range(b0, b1):
             pixel = simd.get(x, ((image + a) * w + b) * channels + c, count)
-            wins = simd.above(pixel, best) & (best == best)
+            wins = _wins(pixel, best)
             best, winner = simd.where(wins, pixel, best), simd.where(wins, number, winner)
             number = number + one
     return winner
@@ -171,19 +184,38 @@ def _rows(i, together, oh, h, s0, top):
     return begin, end
 
 
-@jit()
+@jit(forceinline=True)
 def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count):
     """Add a line of g to those of the window's pixels in dx that are the largest in x."""
-    winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
     gradient = simd.get(g, at_g, count)
     zero, one = simd.zeros(x), simd.splat(x.dtype.type(1))
+    if a1 - a0 == 2 and b1 - b0 == 2:
+        at = ((image + a0) * w + b0) * channels + c
+        low_at = at + w * channels
+        left, right = simd.get(x, at, count), simd.get(x, at + channels, count)
+        low, low_right = simd.get(x, low_at, count), simd.get(x, low_at + channels, count)
+        is_right, is_low_right = _wins(right, left), _wins(low_right, low)
+        is_low = _wins(
+            simd.where(is_low_right, low_right, low), simd.where(is_right, right, left)
+        )
+        above, below = simd.where(is_low, zero, gradient), simd.where(is_low, gradient, zero)
+        _add(dx, at, simd.where(is_right, zero, above), count)
+        _add(dx, at + channels, simd.where(is_right, above, zero), count)
+        _add(dx, low_at, simd.where(is_low_right, zero, below), count)
+        _add(dx, low_at + channels, simd.where(is_low_right, below, zero), count)
+        return
+    winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
     number = zero
     for a in range(a0, a1):
         for b in range(b0, b1):
             at = ((image + a) * w + b) * channels + c
-            share = simd.where(winner == number, gradient, zero)
-            simd.put(dx, at, simd.get(dx, at, count) + share, count)
+            _add(dx, at, simd.where(winner == number, gradient, zero), count)
             number = number + one
+
+
+@jit(forceinline=True)
+def _add(dx, at, share, count):
+    simd.put(dx, at, simd.get(dx, at, count) + share, count)
 
 
 @jit(parallel=True)
@@ -252,4 +284,4 @@ def _mean_grad(g_shape, g, x_shape, dx, kh, kw, s0, s1, top, left):
                     for a in range(a0, a1):
                         for b in range(b0, b1):
                             at = ((image + a) * w + b) * channels + c
-                            simd.put(dx, at, simd.get(dx, at, count) + part, count)
+                            _add(dx, at, part, count)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import os
 import pathlib
 import sys
 import threading
@@ -38,6 +39,7 @@ prange = range  # in a compiled function: a loop whose passes are spread over th
 _lock = threading.RLock()
 _PATIENCE = 1.0  # seconds of silence
 _WORTH_THREADS = 2**14  # numbers
+_SPINS = "2000"  # some microseconds
 
 
 def jit(**options):
@@ -88,9 +90,29 @@ def plain(array):
 
 def threads():
     """How many threads share the passes of a prange."""
+    return _numba().get_num_threads()
+
+
+@functools.lru_cache(maxsize=1)
+def _numba():
+    """Numba, with its threads started.
+
+    OpenMP's threads, where Numba uses those, wait for the next loop without sleeping, for
+    milliseconds. Then BLAS, or PyTorch, wants the cores for its own threads, and gets half of them:
+    a step of a recurrent network took five times as long. OpenMP reads how long when it is loaded;
+    what the user has set holds.
+    """
     import numba
 
-    return numba.get_num_threads()
+    patience = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+    if not patience:
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
+    try:
+        numba.get_num_threads()
+    finally:
+        if not patience:
+            del os.environ["GOMP_SPINCOUNT"]
+    return numba
 
 
 @functools.lru_cache(maxsize=1)
@@ -149,8 +171,7 @@ class _Compiled:
             return self.dispatcher
 
     def _make(self):
-        import numba
-
+        numba = _numba()
         names = dict(self.function.__globals__)
         for name in self.function.__code__.co_names:
             if isinstance(names.get(name), (_Compiled, _Intrinsic, _Module)):

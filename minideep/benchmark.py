@@ -42,7 +42,7 @@ def main(task):
         if not wanted(name) or (name == "eager" and task["threads"] > 1):
             continue
         for case, contestants, must in table(name):
-            found = measure.interleave(contestants, task["seconds"], measure.clock(task["threads"]))
+            found = measure.interleave(contestants, task["seconds"], task["threads"])
             show(op="api", case=case, must=must[task["allocator"] == "tuned"] if must else None,
                  times={k: measure.summary(d) for k, d in found.items()})
             del contestants

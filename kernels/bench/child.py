@@ -52,8 +52,7 @@ def rows(case, task):
                 yield {**common, "times": {k: measure.summary(d) for k, d in found.items()}}
         return
     contestants = {**ours, **peers.contestants(case.op, case.args)}
-    clock = measure.clock(task["threads"])
-    found = measure.interleave(contestants, task["seconds"], clock)
+    found = measure.interleave(contestants, task["seconds"], task["threads"])
     yield {**common, "times": {k: measure.summary(d) for k, d in found.items()}}
 
 
@@ -81,7 +80,7 @@ def scaling(seconds, factors=(1, 2, 4, 8, 16)):
                                    ("forward + backward", both)):
                 contestants[f"{name} {factor}x"] = function
                 pixels[f"{name} {factor}x"] = math.prod(size)
-        found = measure.interleave(contestants, seconds / 2, measure.clock(1))
+        found = measure.interleave(contestants, seconds / 2)
         yield {"op": "scaling", "case": what, "pixels": pixels,
                "times": {name: measure.summary(d) for name, d in found.items()}}
 

@@ -9,12 +9,19 @@ import numpy as np
 
 from kernels.jit import jit, prange, problem, simd, threads
 
+PAUSE = 0.03  # seconds, in which idle threads fall asleep
 
-def interleave(contestants, seconds, clock=time.perf_counter, turns=3):
+
+def interleave(contestants, seconds, threads=1, turns=3):
     """{name: [durations]} of functions that take turns: a change of the machine's speed, or a
     neighbour's load, meets all of them. The order is a new one in each turn: a function that comes
     after one that fills the caches is slower. `seconds`, for each on average, once there are
-    `turns`."""
+    `turns`.
+
+    One thread is timed in CPU time: it does not see the neighbours. Where there are several, those
+    of the function before (PyTorch's, BLAS's, Numba's) wait for more work without sleeping, on the
+    cores that the next one needs: it begins when they have gone to sleep."""
+    clock = time.process_time if threads == 1 else time.perf_counter
     for function in contestants.values():
         function()  # compiles, allocates, fills caches
     durations = {name: [] for name in contestants}
@@ -23,6 +30,8 @@ def interleave(contestants, seconds, clock=time.perf_counter, turns=3):
     while done < turns or spent < seconds * len(contestants):
         rng.shuffle(order)
         for name, function in order:
+            if threads > 1:
+                time.sleep(PAUSE)
             start = clock()
             function()
             durations[name].append(clock() - start)
@@ -31,11 +40,6 @@ def interleave(contestants, seconds, clock=time.perf_counter, turns=3):
         if done >= 1000:
             break
     return durations
-
-
-def clock(count):
-    """CPU time where one thread runs: it does not see the neighbours."""
-    return time.process_time if count == 1 else time.perf_counter
 
 
 def ceilings(count, seconds=0.3):
@@ -53,7 +57,7 @@ def ceilings(count, seconds=0.3):
     else:
         contestants["stream"] = lambda: np.add(*long, out=long[0])
         work["stream"] = 3 * long[0].nbytes / 1e9
-    found = interleave(contestants, seconds, clock(count))
+    found = interleave(contestants, seconds, count)
     # The best, not the median: a ceiling is what nothing exceeds.
     best = {name: work[name] / min(durations) for name, durations in found.items()}
     best["flops"] = max(best.get("fma", 0), best["sgemm"])

@@ -118,12 +118,23 @@ def test_peers_compute_the_same(name, tiny):
         np.testing.assert_allclose(y.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
-def test_contestants_take_turns():
+def test_contestants_take_turns_in_changing_order(monkeypatch):
     order, now = [], iter(range(1000))
+    monkeypatch.setattr(measure.time, "process_time", lambda: next(now))
     found = measure.interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")},
-                               seconds=0, clock=lambda: next(now))
-    assert order == ["a", "b"] * 4 and found == {"a": [1] * 3, "b": [1] * 3}  # the first is warming up
+                               seconds=0, turns=20)
+    assert found == {"a": [1] * 20, "b": [1] * 20}
+    pairs = ["".join(order[i:i + 2]) for i in range(0, 42, 2)]  # the first is warming up
+    assert set(pairs) == {"ab", "ba"}
     assert measure.summary([3.0, 1.0, 2.0])["milliseconds"] == 2000
+
+
+def test_several_threads_are_timed_by_the_clock_after_a_pause(monkeypatch):
+    naps, now = [], iter(range(1000))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(measure.time, "sleep", naps.append)
+    assert measure.interleave({"a": int}, seconds=0, threads=2) == {"a": [1] * 3}
+    assert naps == [measure.PAUSE] * 3
 
 
 def test_scaling_prints_time_for_a_pixel(capsys):

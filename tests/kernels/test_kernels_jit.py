@@ -117,3 +117,18 @@ def test_what_a_function_calls_belongs_to_its_stamp():
     forward.resolve()
     names = {pathlib.Path(file).name for file in forward.files}
     assert names == {"compiled.py", "cells.py", "simd.py"}
+
+
+@needs_numba
+def test_idle_threads_of_openmp_sleep_soon_unless_the_user_says_otherwise():
+    code = (
+        "import os; from kernels import jit; before = dict(os.environ); jit.threads()\n"
+        "assert dict(os.environ) == before\n"
+        "import numba; print(numba.threading_layer())"
+    )
+    told = run(code, OMP_DISPLAY_ENV="verbose")
+    if told.stdout.strip() != "omp" or "GOMP_SPINCOUNT" not in told.stderr:
+        pytest.skip(f"Numba's threads are not GNU OpenMP's here, but {told.stdout.strip()}")
+    assert f"GOMP_SPINCOUNT = '{jit._SPINS}'" in told.stderr
+    asked = run(code, OMP_DISPLAY_ENV="verbose", GOMP_SPINCOUNT="77")
+    assert "GOMP_SPINCOUNT = '77'" in asked.stderr

@@ -7,6 +7,7 @@ import strict_array
 
 from kernels import backend
 from kernels.cuda import on_cpu
+from kernels.ladder import use
 
 strict_array.install()
 CUDA_ON_CPU = sys.modules["kernels.cuda.on_cpu"].problem() is None
@@ -55,11 +56,16 @@ def check_rungs(op, *args, tolerance32=1e-5, **kwargs):
     return expected
 
 
-def check_cuda(op, rung, normal, expected, tolerance32):
+def check_cuda(op, rung, normal, expected, tolerance32, asked=None):
     """Run the rung's kernels on the CPU under two schedules: equal to each other to the bit (else
-    threads race), and to the formula. In the second, arguments are not contiguous."""
+    threads race), and to the formula. In the second, arguments are not contiguous.
+
+    asked: what `kernels.use` has to say for the rung to run at all."""
     arguments = [_float32(value) for value in normal]
-    if not CUDA_ON_CPU or rung.refusal("cuda", arguments) is not None:
+    with use(**asked or {}):
+        refusal = rung.refusal("cuda", arguments)
+    assert asked is None or refusal is None, refusal
+    if not CUDA_ON_CPU or refusal is not None:
         return
     with on_cpu("forward"):
         results = _tuple(rung(*arguments))

@@ -128,6 +128,10 @@ def test_tensor_cores():
         with kernels.use(**{op.name: "cuda_tf32"}):
             got = backend.to_numpy(op(*cases.on_device(arguments, "cuda", True)))
         np.testing.assert_allclose(got, want, rtol=0, atol=2e-3 * np.abs(want).max())
+    a, b = random(300, 128), random(128, 72)
+    with kernels.use(matmul="cuda_tf32"):
+        got = backend.to_numpy(kernels.matmul(*cases.on_device((a, b), "cuda", True)))
+    np.testing.assert_allclose(got, a @ b, rtol=0, atol=2e-3 * np.abs(a @ b).max())
 
 
 def test_an_array_of_more_than_4_gigabytes():

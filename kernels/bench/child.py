@@ -11,7 +11,7 @@ import sys
 
 from kernels import memory
 from kernels.bench import cases, measure, peers
-from kernels.ladder import ladders
+from kernels.ladder import ladders, use
 
 
 def main(task):
@@ -30,11 +30,11 @@ def main(task):
 
 def rows(case, task):
     """Of one case: what each contestant took. On a GPU twice: PyTorch without TF32, then with."""
-    op = ladders()[case.op]
-    eligible = [
-        rung for rung in op.rungs.values()
-        if rung.name != "formula" and rung.refusal(task["device"], case.args) is None
-    ]
+    op, eligible = ladders()[case.op], []
+    for rung in op.rungs.values():
+        with use(**{op.name: rung.name}):  # those that run only if asked for as well
+            if rung.name != "formula" and rung.refusal(task["device"], case.args) is None:
+                eligible.append(rung)
     chosen = op.pick(case.args)
     if task["allocator"] == "tuned":
         eligible = [chosen]  # the allocator matters to PyTorch; one rung to compare with will do

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from check_rungs import check_rungs
+from check_rungs import check_cuda, check_rungs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,3 +52,17 @@ def test_the_gradients_of_a_dense_layer_choose_it(rng=np.random.default_rng(0)):
 def test_errors_say_what_is_wrong(a, b, error):
     with pytest.raises(error, match="must"):
         matmul(a, b)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 70), st.integers(1, 9), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_tensor_cores(m, k, n, seed):
+    """Run on the CPU by `check_rungs`, where their rounding is missing; K and N come in fours."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((m, 4 * k)), rng.standard_normal((4 * k, 4 * n))
+    rung, asked = matmul.rungs["cuda_tf32"], {"matmul": "cuda_tf32"}
+    a32, b32 = a.astype(np.float32), b.astype(np.float32)
+    assert "keeps 3 digits only" in rung.refusal("cuda", (a32, b32))
+    with kernels.use(**asked):
+        assert "multiples of 4" in rung.refusal("cuda", (a32[:, 1:], b32[1:]))
+    check_cuda(matmul, rung, (a, b), a @ b, 3e-5, asked)

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_images
 import tracker.demo
 from minideep import inspect, no_grad
 from tracker.correlation import CorrelationTracker
-from tracker.correlation_training import PAIRS, Trainer, pair_loss, rendered_pair
+from tracker.correlation_training import PAIRS, FeatureTrainer, pair_loss, rendered_pair
 from tracker.metrics import iou
 from tracker.video import FrameSource
 
@@ -59,8 +59,8 @@ show(figure, "Six pairs: the cross is where the filter, fitted above, has to ans
 # %% [markdown]
 # ## The loop
 #
-# The library's own `Trainer`: Adam, gradient clipped to norm 1. `hits`: how often the highest answer is
-# within 0.3 target sizes of the truth.
+# The library's own `FeatureTrainer`: Adam, gradient clipped to norm 1. `hits`: how often the highest
+# answer is within 0.3 target sizes of the truth.
 
 # %%
 judged = batch(np.random.default_rng(2), frames[::20], 64)
@@ -71,7 +71,7 @@ def judge(trainer):
         return pair_loss(trainer.network, trainer.gain, *judged, hand=False)[1]
 
 
-trainer = Trainer(seed=0, steps=100_000, hand=False)  # far away: the learning rate stays up
+trainer = FeatureTrainer(seed=0, steps=100_000, hand=False)  # far away: the learning rate stays up
 before, curve = judge(trainer), []
 rng = np.random.default_rng(0)
 trainer.step_on(batch(rng, pictures))  # compiles, the first time on a machine

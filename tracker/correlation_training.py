@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import json as json_format
 import math
-import time
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-import minideep
 from minideep import ops, optimizers, tensor
 from minideep.data import DataLoader
-from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
+from minideep.serialization import atomic_write, load_arrays
 from tracker import synthetic
 from tracker.differentiable_filter import filter_response
-from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
+from tracker.features import STRIDE, FeatureNetwork, hand_made
 from tracker.opencv import import_cv2
 from tracker.sequences import IMAGE_TYPES, VIDEO_TYPES, VideoFrames
 from tracker.training import check_data
+from tracker.trainer import Trainer
 from tracker.training_log import TrainingLog, curve
 
 SIDE = 160              # pixels of a crop's side
@@ -42,6 +41,7 @@ SIGMA = .12 * UNIT      # of the hill that the filter should answer with, in cel
 GROWTH = .06            # deviation of the logarithm of the target's growth in the search crop
 TOLERANCE = .12         # a target grown by the factor e^d is worth a hill of exp(-d²/2·TOLERANCE²)
 SUPPORT = 1.2           # the filter is kept on so many times the target's width and height
+LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab, as long as they learn
 PENALTY = 1e-3          # λ, in units of the mean of Σ|X|²
 PAIRS = 16              # a step
 RATE = 3e-3             # Adam's learning rate at its highest
@@ -335,13 +335,14 @@ def learning_rate(step, steps):
     return RATE * min(1., (step + 1) / WARM_UP, (1 - step / steps) / COOL_DOWN)
 
 
-class Trainer:
-    """Network, optimizer and step; `step_on` a batch, `save` and `resume` a checkpoint. hand: as
-    pair_loss has it."""
+class FeatureTrainer(Trainer):
+    """Of tracker.features.FeatureNetwork. hand: as pair_loss has it."""
+
+    FILE, OPTIONS = "correlation.safetensors", ("hand",)
 
     def __init__(self, seed, steps, hand=True):
-        minideep.seed(seed)
-        self.seed, self.steps, self.step, self.hand = seed, steps, 0, hand
+        super().__init__(seed, steps)
+        self.hand = hand
         self.network = FeatureNetwork()
         self.gain = tensor(np.array(1.5, np.float32), requires_grad=True)
         self.optimizer = optimizers.Adam(lambda step: learning_rate(step, steps),
@@ -359,56 +360,18 @@ class Trainer:
         self.step += 1
         return figures
 
-    def save(self, output):
-        """Write checkpoint.safetensors (to go on from) and correlation.safetensors (the network's
-        weights, to track with) into the folder `output`; each all or nothing."""
-        output = Path(output)
-        weights = {f"weights.{k}": v for k, v in self.weights.items()}
-        state = {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
-        save_arrays(output / "correlation.safetensors", self.network.named_weights(),
-                    step=self.step)
-        save_arrays(output / "checkpoint.safetensors", {**weights, **state},
-                    seed=self.seed, steps=self.steps, step=self.step, hand=self.hand)
-
-    @classmethod
-    def resume(cls, path):
-        """The trainer that wrote this checkpoint.safetensors."""
-        arrays, about = load_arrays(path)
-        trainer = cls(about["seed"], about["steps"], about["hand"])
-        weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
-                          for part in ("weights.", "optimizer."))
-        assign(trainer.weights, weights, str(path))
-        trainer.optimizer.load_state_dict(state)
-        trainer.step = about["step"]
-        return trainer
-
 
 def train(data, output, steps=6000, seed=0, resume=False, save_every=120, report=None):
-    """Train from scratch, or go on from output/checkpoint.safetensors -> Trainer.
+    """Train from scratch, or go on from output/checkpoint.safetensors -> its Trainer.
 
     data: a folder with photos/, clips/ and train/ (see Pairs). A checkpoint is written every
     `save_every` seconds and at the end, so that an interruption costs no more than that.
     report(trainer, figures) is called after each step.
     Raises FileNotFoundError for missing data or, with resume, a missing checkpoint."""
     check_data(data)
-    checkpoint = Path(output) / "checkpoint.safetensors"
-    if resume:
-        trainer = Trainer.resume(checkpoint)
-    elif checkpoint.exists():
-        raise FileExistsError(f"{checkpoint} is there already: go on from it with --resume, or "
-                              "give another --output")
-    else:
-        trainer = Trainer(seed, steps)
+    trainer = FeatureTrainer.begin(output, resume, seed, steps)
     pairs = Pairs(data, trainer.seed, trainer.step * PAIRS, trainer.steps * PAIRS)
-    saved = time.monotonic()
-    for batch in DataLoader(pairs, PAIRS, prefetch=4):
-        figures = trainer.step_on(batch)
-        if report:
-            report(trainer, figures)
-        if trainer.step == trainer.steps or time.monotonic() - saved > save_every:
-            trainer.save(output)
-            saved = time.monotonic()
-    return trainer
+    return trainer.run(DataLoader(pairs, PAIRS, prefetch=4), output, save_every, report)
 
 
 def sources(data):

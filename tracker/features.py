@@ -27,7 +27,7 @@ from minideep.tensor import Tensor
 
 STRIDE = 4          # pixels of the crop, each way, that a cell stands for
 CHANNELS = 32       # numbers in each cell
-LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab
+LEARNED_WEIGHT = .14    # of the CNN's features beside HOG and Lab
 GRAY = 128.         # pixels are (p - GRAY) / GRAY to the network: about -1 to 1
 SOFTNESS = .05      # added to the mean square: a cell of weak contrast stays a short vector
 WEIGHTS = Path(__file__).parent / "weights" / "correlation.safetensors"

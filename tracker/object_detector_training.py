@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import json as json_format
 import math
-import time
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-import minideep
 from minideep import ops, optimizers, tensor
 from minideep.data import DataLoader
-from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
+from minideep.serialization import atomic_write, load_arrays
 from tracker import synthetic
 from tracker.boxes import centre
 from tracker.correlation_training import SIDE, relit
@@ -32,6 +30,7 @@ from tracker.demo import CLIPS, read_notes
 from tracker.object_detector import CLASSES, GRAY, STRIDE, UNIT, ObjectNetwork
 from tracker.opencv import import_cv2
 from tracker.sequences import VideoFrames
+from tracker.trainer import Trainer
 from tracker.training_log import TrainingLog, curve
 
 WALKERS = "opencv_vtest.avi"    # in DATA/clips: OpenCV's sample video
@@ -335,12 +334,13 @@ def detection_loss(answer, hills, weight, places, near):
 # ------------------------------------------------------------------------------- the loop
 
 
-class Trainer:
-    """Network, optimizer and step; `step_on` a batch, `save` and `resume` a checkpoint."""
+class DetectorTrainer(Trainer):
+    """Of tracker.object_detector.ObjectNetwork."""
+
+    FILE = "object_detector.safetensors"
 
     def __init__(self, seed, steps):
-        minideep.seed(seed)
-        self.seed, self.steps, self.step = seed, steps, 0
+        super().__init__(seed, steps)
         self.network = ObjectNetwork()
         rate = optimizers.schedules.CosineDecay(
             0., max(steps - WARM_UP, 1), alpha=.01, warmup_target=RATE, warmup_steps=WARM_UP)
@@ -355,56 +355,18 @@ class Trainer:
         self.step += 1
         return figures
 
-    def save(self, output):
-        """Write checkpoint.safetensors (to go on from) and object_detector.safetensors (the
-        network's weights, to detect with) into the folder `output`; each all or nothing."""
-        output = Path(output)
-        weights = {f"weights.{k}": v for k, v in self.network.named_weights().items()}
-        state = {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
-        save_arrays(output / "object_detector.safetensors", self.network.named_weights(),
-                    step=self.step)
-        save_arrays(output / "checkpoint.safetensors", {**weights, **state},
-                    seed=self.seed, steps=self.steps, step=self.step)
-
-    @classmethod
-    def resume(cls, path):
-        """The trainer that wrote this checkpoint.safetensors."""
-        arrays, about = load_arrays(path)
-        trainer = cls(about["seed"], about["steps"])
-        weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
-                          for part in ("weights.", "optimizer."))
-        assign(trainer.network.named_weights(), weights, str(path))
-        trainer.optimizer.load_state_dict(state)
-        trainer.step = about["step"]
-        return trainer
-
 
 def train(data, output, steps=3000, seed=0, resume=False, save_every=120, report=None):
-    """Train from scratch, or go on from output/checkpoint.safetensors -> Trainer.
+    """Train from scratch, or go on from output/checkpoint.safetensors -> its Trainer.
 
     data: a folder with photos/ and clips/, see Crops. A checkpoint is written every `save_every`
     seconds and at the end, so that an interruption costs no more than that. report(trainer,
     figures) is called after each step.
     Raises FileNotFoundError for missing data or, with resume, a missing checkpoint."""
     check_data(data)
-    checkpoint = Path(output) / "checkpoint.safetensors"
-    if resume:
-        trainer = Trainer.resume(checkpoint)
-    elif checkpoint.exists():
-        raise FileExistsError(f"{checkpoint} is there already: go on from it with --resume, or "
-                              "give another --output")
-    else:
-        trainer = Trainer(seed, steps)
+    trainer = DetectorTrainer.begin(output, resume, seed, steps)
     crops = Crops(data, trainer.seed, trainer.step * CROPS, trainer.steps * CROPS)
-    saved = time.monotonic()
-    for batch in DataLoader(crops, CROPS, prefetch=4):
-        figures = trainer.step_on(batch)
-        if report:
-            report(trainer, figures)
-        if trainer.step == trainer.steps or time.monotonic() - saved > save_every:
-            trainer.save(output)
-            saved = time.monotonic()
-    return trainer
+    return trainer.run(DataLoader(crops, CROPS, prefetch=4), output, save_every, report)
 
 
 def model_card(output):

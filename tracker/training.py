@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-import minideep
 from minideep import losses, optimizers, tensor
-from minideep.serialization import assign, load_arrays, save_arrays
 from tracker import synthetic
 from tracker.opencv import import_cv2
 from tracker.recurrent import (CROP, MARGIN, PLACES, REACH, SCALES, Network, around, normalise,
                                template_regions, to_boxes)
 from tracker.synthetic import SIDE, UNIT
+from tracker.trainer import Trainer
 from tracker.training_log import TrainingLog
 
 STAGES = ((.5, 2, 32), (.2, 4, 16), (.2, 8, 10), (.1, 16, 6))   # part of the steps, frames, clips
@@ -263,12 +261,13 @@ def _iou(a, b):
 # ------------------------------------------------------------------------------- the loop
 
 
-class Trainer:
-    """Network, optimizer and step; `step_on` a batch, `save` and `resume` a checkpoint."""
+class RecurrentTrainer(Trainer):
+    """Of tracker.recurrent.Network."""
+
+    FILE = "recurrent.safetensors"
 
     def __init__(self, seed, steps):
-        minideep.seed(seed)
-        self.seed, self.steps, self.step = seed, steps, 0
+        super().__init__(seed, steps)
         self.network = Network().build_now()
         rate = optimizers.schedules.CosineDecay(
             0., max(steps - WARM_UP, 1), alpha=.02, warmup_target=RATE, warmup_steps=WARM_UP)
@@ -285,58 +284,25 @@ class Trainer:
         self.step += 1
         return figures
 
-    def save(self, output):
-        """Write checkpoint.safetensors (to go on from) and recurrent.safetensors (the averaged
-        weights, to track with) into the folder `output`; each all or nothing."""
-        output = Path(output)
-        weights = {f"weights.{k}": v for k, v in self.network.named_weights().items()}
-        state = {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+    def product(self):
+        """The averaged weights, to track with."""
         with self.optimizer.averaged():
-            save_arrays(output / "recurrent.safetensors", self.network.named_weights(),
-                        step=self.step)
-        save_arrays(output / "checkpoint.safetensors", {**weights, **state},
-                    seed=self.seed, steps=self.steps, step=self.step)
-
-    @classmethod
-    def resume(cls, path):
-        """The trainer that wrote this checkpoint.safetensors."""
-        arrays, about = load_arrays(path)
-        trainer = cls(about["seed"], about["steps"])
-        weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
-                          for part in ("weights.", "optimizer."))
-        assign(trainer.network.named_weights(), weights, str(path))
-        trainer.optimizer.load_state_dict(state)
-        trainer.step = about["step"]
-        return trainer
+            return {name: weight.data.copy() for name, weight in self.weights.items()}
 
 
 def train(data, output, steps=4000, seed=0, resume=False, workers=1,
           save_every=120, report=None):
-    """Train from scratch, or go on from output/checkpoint.safetensors -> Trainer.
+    """Train from scratch, or go on from output/checkpoint.safetensors -> its Trainer.
 
     data: a folder with photos/ and train/ (see Source). A checkpoint is written every `save_every`
     seconds and at the end, so that an interruption costs no more than that. report(trainer,
     figures) is called after each step.
     Raises FileNotFoundError for missing data or, with resume, a missing checkpoint."""
     check_data(data)
-    checkpoint = Path(output) / "checkpoint.safetensors"
-    if resume:
-        trainer = Trainer.resume(checkpoint)
-    elif checkpoint.exists():
-        raise FileExistsError(f"{checkpoint} is there already: go on from it with --resume, or "
-                              "give another --output")
-    else:
-        trainer = Trainer(seed, steps)
-    saved = time.monotonic()
+    trainer = RecurrentTrainer.begin(output, resume, seed, steps)
     with Loader(data, trainer.seed, trainer.steps, workers) as batches:
-        while trainer.step < trainer.steps:
-            figures = trainer.step_on(batches[trainer.step])
-            if report:
-                report(trainer, figures)
-            if trainer.step == trainer.steps or time.monotonic() - saved > save_every:
-                trainer.save(output)
-                saved = time.monotonic()
-    return trainer
+        rest = (batches[step] for step in range(trainer.step, trainer.steps))
+        return trainer.run(rest, output, save_every, report)
 
 
 def train_command(data, output, steps=4000, seed=0, resume=False, workers=1,

@@ -11,7 +11,7 @@ from minideep.data import DataLoader
 from minideep.serialization import load_arrays
 from tracker import correlation_training as training
 from tracker import synthetic
-from tracker.correlation_training import CELLS, REACH, SIDE, UNIT, Pairs, Trainer
+from tracker.correlation_training import CELLS, REACH, SIDE, UNIT, Pairs, FeatureTrainer
 from tracker.features import FeatureNetwork
 from tracker.sequences import Sequence
 
@@ -190,14 +190,14 @@ def test_the_loss_is_low_where_the_answer_is_right_and_one_for_silence(pairs, mo
 
 @pytest.mark.parametrize("hand, steps, part", [(False, 20, .6), (True, 30, .55)])
 def test_the_loss_falls(pairs, hand, steps, part):
-    trainer = Trainer(seed=0, steps=1000, hand=hand)
+    trainer = FeatureTrainer(seed=0, steps=1000, hand=hand)
     first = batch(pairs, 6)
     losses = [trainer.step_on(first)["loss"] for _ in range(steps)]
     assert losses[-1] < part * losses[0]
 
 
 def test_every_weight_gets_a_gradient(pairs):
-    trainer = Trainer(seed=0, steps=10)
+    trainer = FeatureTrainer(seed=0, steps=10)
     loss, _ = training.pair_loss(trainer.network, trainer.gain, *batch(pairs, 4))
     loss.backward()
     for name, weight in trainer.weights.items():

@@ -21,7 +21,7 @@ from tracker.object_detector_training import (
     Crops,
     Picture,
     Sprite,
-    Trainer,
+    DetectorTrainer,
     covered,
     cut,
     detection_loss,
@@ -229,7 +229,7 @@ def test_the_command_leaves_weights_log_and_card(data, tmp_path):
 def test_learning_lowers_the_loss(data):
     crops = Crops(data, 0, 0, 8)
     batch = tuple(np.stack(parts) for parts in zip(*(crops[i] for i in range(4))))
-    trainer = Trainer(0, 60)
+    trainer = DetectorTrainer(0, 60)
     losses = [trainer.step_on(batch)["focal"] for _ in range(40)]
     assert np.mean(losses[-5:]) < .7 * np.mean(losses[:5])
 

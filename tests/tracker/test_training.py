@@ -49,7 +49,7 @@ def test_the_same_step_has_the_same_clips(source):
 
 
 def test_the_loss_falls(source):
-    trainer = training.Trainer(seed=0, steps=4000)
+    trainer = training.RecurrentTrainer(seed=0, steps=4000)
     trainer.optimizer.learning_rate = lambda step: 1e-3
     batch = source.batch(0, 0, 2, 6)
     losses = []
@@ -70,15 +70,15 @@ def test_every_weight_gets_a_gradient(source):
 
 def test_resume_is_the_same_to_the_bit(source, tmp_path):
     batches = [source.batch(5, step, 2, 4) for step in range(4)]
-    whole = training.Trainer(seed=5, steps=10)
+    whole = training.RecurrentTrainer(seed=5, steps=10)
     for batch in batches:
         whole.step_on(batch)
-    half = training.Trainer(seed=5, steps=10)
+    half = training.RecurrentTrainer(seed=5, steps=10)
     for batch in batches[:2]:
         half.step_on(batch)
     half.save(tmp_path)
     del half
-    rest = training.Trainer.resume(tmp_path / "checkpoint.safetensors")
+    rest = training.RecurrentTrainer.resume(tmp_path / "checkpoint.safetensors")
     assert (rest.step, rest.steps, rest.seed) == (2, 10, 5)
     for batch in batches[2:]:
         rest.step_on(batch)
@@ -245,10 +245,10 @@ def test_nothing_of_it_needs_numpy_arrays(source, tmp_path):
     from tracker.recurrent import RecurrentTracker
     strict_array.install()
     with minideep.device("strict"):
-        trainer = training.Trainer(0, 10)
+        trainer = training.RecurrentTrainer(0, 10)
         trainer.step_on(source.batch(0, 0, 2, 3))
         trainer.save(tmp_path)
-        trainer = training.Trainer.resume(tmp_path / "checkpoint.safetensors")
+        trainer = training.RecurrentTrainer.resume(tmp_path / "checkpoint.safetensors")
         trainer.step_on(source.batch(0, 1, 2, 3))
     frames = np.random.default_rng(0).integers(0, 256, (3, 150, 200, 3), dtype=np.uint8)
     boxes = []

@@ -129,12 +129,13 @@ def test_contestants_take_turns_in_changing_order(monkeypatch):
     assert measure.summary([3.0, 1.0, 2.0])["milliseconds"] == 2000
 
 
-def test_several_threads_are_timed_by_the_clock_after_a_pause(monkeypatch):
-    naps, now = [], iter(range(1000))
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(measure.time, "sleep", naps.append)
-    assert measure.interleave({"a": int}, seconds=0, threads=2) == {"a": [1] * 3}
-    assert naps == [measure.PAUSE] * 3
+def test_several_threads_are_timed_by_the_clock_when_only_theirs_are_awake(monkeypatch):
+    done, now = [], iter(range(1000))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: done.append("clock") or next(now))
+    monkeypatch.setattr(measure.time, "sleep", done.append)
+    found = measure.interleave({"a": lambda: done.append("a")}, seconds=0, threads=2)
+    assert found == {"a": [1] * 3}
+    assert done == ["a"] + [measure.PAUSE, "a", "clock", "a", "clock"] * 3
 
 
 def test_scaling_prints_time_for_a_pixel(capsys):

@@ -7,7 +7,7 @@ ones again and again. `empty` hands out the memory of an array that is gone.
 No two arrays share memory: the `base` of an array made here is a _Lease, which the array and all
 its views keep alive; its block is free once the lease has died, not before. And nothing is hoarded:
 before new memory is asked for, free blocks are given up as long as blocks in use and free ones
-together are more than was ever in use at once, and 128 MiB.
+together are more than 5/4 of what was ever in use at once, and 128 MiB.
 """
 
 import collections
@@ -17,7 +17,7 @@ import threading
 import numpy as np
 
 SMALL = 2**16  # bytes; below, NumPy's allocator reuses memory by itself
-SLACK = 2**27  # bytes of free memory kept beyond what was ever in use: blocks differ in size
+SLACK = 2**27  # bytes of free memory kept beyond what is said above: blocks differ in size
 LINE = 64  # bytes of a cache line, where every array begins
 
 _lock = threading.Lock()
@@ -80,7 +80,8 @@ def _take(size):
             _bytes["free"] -= size
         _bytes["in use"] += size
         _bytes["most in use"] = max(_bytes["most in use"], _bytes["in use"])
-        while _free and _bytes["in use"] + _bytes["free"] > _bytes["most in use"] + SLACK:
+        most = _bytes["most in use"] * 5 // 4 + SLACK
+        while _free and _bytes["in use"] + _bytes["free"] > most:
             _bytes["free"] -= _free.popitem(last=False)[1].size
     return _Block(size) if block is None else block
 

@@ -39,7 +39,7 @@ prange = range  # in a compiled function: a loop whose passes are spread over th
 _lock = threading.RLock()
 _PATIENCE = 1.0  # seconds of silence
 _WORTH_THREADS = 2**14  # numbers
-_SPINS = "2000"  # some microseconds
+_SPINS = "10000"  # about a tenth of a millisecond
 
 
 def jit(**options):

@@ -93,22 +93,25 @@ class CorrelationTracker:
 
     The network runs on minideep's current device, all else on the CPU, where the frames are.
 
-    What a frame costs: 2.5 crops of 160 x 160 (two to search, one in every second frame to learn),
-    and 1.2 applications of the normal equations (a fit of 5 steps in every fifth frame). One thread
-    of a 3 GHz Zen 3, milliseconds of CPU time a frame; its machine was busy with other work:
+    What a frame costs: 2 crops of 160 x 160 (one, or two, to search; one in every second frame to
+    learn), and 1.2 applications of the normal equations (a fit of 5 steps in every fifth frame). One
+    thread of a 3 GHz Zen 3, milliseconds of CPU time a frame while its neighbours are quiet:
 
         stage                       million operations              measured
-        crops                       1                               1.0
-        CNN                         220, with Winograd 110          3.3
-        HOG                         4                               1.1
-        Lab                         .5                              .5
-        transforms and responses    8                               1.1
-        fit                         27, over 6 MB of memory         1.5
-        colour histogram            1                               .4
+        crops                       1                               .6
+        CNN                         176, with Winograd 88           1.9
+        HOG                         3                               .8
+        Lab                         .4                              .3
+        joining and windowing       .4                              .4
+        transforms and responses    6                               .6
+        fit                         27, over 6 MB of memory         1.0
+        colour histogram            1                               .2
+        peaks, confidence, motion   .1                              .7
 
-    together 150 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
-    the memory, that is a floor of 1.6 to 1.9 ms, of which the CNN alone is 1.1 to 1.3. In turns with
-    OpenCV's CSRT on one thread it made 2.2 times as many frames, without the CNN 4.3 times."""
+    together 130 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
+    the memory, that is a floor of 1.4 to 1.6 ms, of which the CNN alone is .9 to 1.1; 6.5 to 7 were
+    measured for a whole frame. In turns with OpenCV's CSRT it made 2.4 times as many frames on one
+    core, 2.0 to 2.2 times on two."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
                  gate=True, redetect=True, motion=None, lead=False, motion_gate=False):

@@ -97,21 +97,22 @@ def threads():
 def _numba():
     """Numba, with its threads started.
 
-    OpenMP's threads, where Numba uses those, wait for the next loop without sleeping, for
+    GNU OpenMP's threads, where Numba uses those, wait for the next loop without sleeping, for
     milliseconds. Then BLAS, or PyTorch, wants the cores for its own threads, and gets half of them:
     a step of a recurrent network took five times as long. OpenMP reads how long when it is loaded;
     what the user has set holds.
     """
     import numba
 
-    patience = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
-    if not patience:
-        os.environ["GOMP_SPINCOUNT"] = _SPINS
-    try:
-        numba.get_num_threads()
-    finally:
-        if not patience:
-            del os.environ["GOMP_SPINCOUNT"]
+    with _lock:
+        ours = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+        if ours:
+            os.environ["GOMP_SPINCOUNT"] = _SPINS
+        try:
+            numba.get_num_threads()
+        finally:
+            if ours:
+                os.environ.pop("GOMP_SPINCOUNT", None)
     return numba
 
 

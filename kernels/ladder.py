@@ -15,7 +15,8 @@
         return x.ndim == 1 or "one dimension only"
 
 `scale(x)` normalises its arguments, then runs the highest rung that is eligible: it runs on the
-device of the arrays and its `needs` says True. `explain` tells which rung that is and why not the
+device of the arrays and its `needs` says True (asked once for all arguments that look the same: see
+`Rung.needs`). `explain` tells which rung that is and why not the
 others; `use` and the environment variable MINIDEEP_KERNELS=op=rung,op=rung force one. A name that
 does not exist is an error: of `use` at once, of the variable at the first call of any op.
 No rung moves an array from one device to another.
@@ -42,7 +43,8 @@ _forced = contextvars.ContextVar("kernels.use", default={})
 class Rung:
     """One way to compute an op. Calling it runs it on normalised arguments, without any check."""
 
-    def __init__(self, function, device, why):
+    def __init__(self, op, function, device, why):
+        self.op = op
         self.name = function.__name__
         self.device = device
         self.why = why
@@ -60,6 +62,7 @@ class Rung:
         None, not for what else is in them: its answer is remembered (see Ladder.pick).
         """
         self.condition = condition
+        self.op.picked.clear()
         return condition
 
     def refusal(self, device, args):
@@ -95,7 +98,7 @@ class Ladder:
         if forced is None:
             looks = tuple(map(_look, args))
             found = self.picked.get(looks)
-            if found is not None:
+            if found is not None and self.rungs.get(found.name) is found:
                 return found
         device = common_device([a for a in args if is_array(a)])
         if forced is not None:
@@ -128,11 +131,11 @@ class Ladder:
 
 def _look(arg):
     """All of an argument that `needs` may ask for. Equal for two arguments: the same answer."""
-    if type(arg) is np.ndarray:
-        return arg.shape, arg.dtype, arg.flags.num
+    if isinstance(arg, np.ndarray):
+        return type(arg), arg.shape, arg.dtype, arg.flags.num
     if is_array(arg):
-        return type(arg), arg.shape, arg.dtype, arg.flags.c_contiguous
-    return float if isinstance(arg, float) else arg
+        return type(arg), arg.shape, arg.dtype, arg.flags.c_contiguous, arg.flags.f_contiguous
+    return float if isinstance(arg, (float, np.floating)) else arg
 
 
 def ladder(contract):
@@ -151,7 +154,8 @@ def rung(op, *, device, why):
         raise ValueError(f"device must be 'any', 'cpu' or 'cuda', got {device!r}")
 
     def add(function):
-        op.rungs[function.__name__] = Rung(function, device, why)
+        op.rungs[function.__name__] = Rung(op, function, device, why)
+        op.picked.clear()
         return op.rungs[function.__name__]
 
     return add

@@ -6,8 +6,8 @@ ones again and again. `empty` hands out the memory of an array that is gone.
 
 No two arrays share memory: the `base` of an array made here is a _Lease, which the array and all
 its views keep alive; its block is free once the lease has died, not before. And nothing is hoarded:
-before new memory is asked for, free blocks are given up as long as blocks in use and free ones
-together are more than 5/4 of what was ever in use at once, and 128 MiB.
+before new memory is asked for, free blocks are given up as long as all blocks together, in use and
+free, are more than 128 MiB plus 5/4 of the most that was ever in use at once.
 """
 
 import collections
@@ -16,8 +16,8 @@ import threading
 
 import numpy as np
 
-SMALL = 2**16  # bytes; below, NumPy's allocator reuses memory by itself
-SLACK = 2**27  # bytes of free memory kept beyond what is said above: blocks differ in size
+SMALL = 2**20  # bytes; below, NumPy's allocator reuses memory by itself
+SLACK = 2**27  # bytes: those 128 MiB
 LINE = 64  # bytes of a cache line, where every array begins
 
 _lock = threading.Lock()
@@ -78,12 +78,15 @@ def _take(size):
         if block is not None:
             del _free[id(block)]
             _bytes["free"] -= size
+        in_use = _bytes["in use"] + size
+        most = max(_bytes["most in use"], in_use) * 5 // 4 + SLACK
+        while _free and in_use + _bytes["free"] > most:
+            _bytes["free"] -= _free.popitem(last=False)[1].size
+    block = block or _Block(size)  # where there is no memory, nothing is counted
+    with _lock:
         _bytes["in use"] += size
         _bytes["most in use"] = max(_bytes["most in use"], _bytes["in use"])
-        most = _bytes["most in use"] * 5 // 4 + SLACK
-        while _free and _bytes["in use"] + _bytes["free"] > most:
-            _bytes["free"] -= _free.popitem(last=False)[1].size
-    return _Block(size) if block is None else block
+    return block
 
 
 def _collect():

@@ -72,7 +72,9 @@ def means(side, extent, cells):
 
 
 def bin_numbers(crop):
-    """The bins of pixels: (S, S, 3) of 0 to 255 -> (S/POOL, S/POOL) whole numbers."""
+    """The bins of pixels: (S, S, 3) of 0 to 255, S a multiple of POOL -> (S/POOL, S/POOL) whole
+    numbers."""
+    crop = crop.astype(np.float32, copy=False)          # bytes would overflow
     rows = sum(crop[r::POOL] for r in range(POOL))
     numbers = 0
     for channel in range(3):

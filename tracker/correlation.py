@@ -182,8 +182,8 @@ class CorrelationTracker:
     def next_look(self):
         """Where the next frame is searched: search()'s centre, size and scales.
 
-        Another size is looked at in the frames from which nothing is learned: so all of them cost
-        about the same."""
+        Another size is looked at in the frames from which nothing is learned: so, for a tracker by
+        itself, all of them cost about the same."""
         searching = self.lost and self.detector is not None
         every, growth = (1, ANEW) if searching else (LEARN_EVERY, GROWTH)
         scales = (1.,)

@@ -41,7 +41,8 @@ SIGMA = .12 * UNIT      # of the hill that the filter should answer with, in cel
 GROWTH = .06            # deviation of the logarithm of the target's growth in the search crop
 TOLERANCE = .12         # a target grown by the factor e^d is worth a hill of exp(-d²/2·TOLERANCE²)
 SUPPORT = 1.2           # the filter is kept on so many times the target's width and height
-LEARNED_WEIGHT = .1     # of the CNN's features beside HOG and Lab, as long as they learn
+TRAINED_WEIGHT = .1     # of the CNN's features beside HOG and Lab; the tracker's, LEARNED_WEIGHT, was
+                        # chosen afterwards
 PENALTY = 1e-3          # λ, in units of the mean of Σ|X|²
 PAIRS = 16              # a step
 RATE = 3e-3             # Adam's learning rate at its highest
@@ -308,7 +309,7 @@ def pair_loss(network, gain, templates, searches, poses, hand=True):
     crops = np.concatenate([templates, searches]).astype(np.float32)
     features = network(tensor(crops))                                   # (2N, CELLS, CELLS, C)
     if hand:
-        features = ops.concatenate([LEARNED_WEIGHT * features, tensor(hand_made(crops))], axis=-1)
+        features = ops.concatenate([TRAINED_WEIGHT * features, tensor(hand_made(crops))], axis=-1)
     features = features * tensor(window())
     template, search = features[:n], features[n:]
     penalty = PENALTY * np.square(template.numpy()).sum((1, 2, 3))      # = the mean of Σ|X|²

@@ -19,7 +19,8 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class Trainer:
-    """See the head of this file. `step` of `steps` are done."""
+    """See the head of this file. network: a Model; optimizer: of minideep.optimizers; `step` of
+    `steps` are done. A subclass adds step_on(batch)."""
 
     FILE = ""           # of the network's weights, in the output folder
     OPTIONS = ()        # further arguments of the constructor, kept as attributes of the same names
@@ -34,7 +35,7 @@ class Trainer:
         return self.network.named_weights()
 
     def product(self):
-        """{name: array or tensor} that the training is for: goes into FILE."""
+        """{name: array or tensor} of what the training is for, the weights that FILE gets."""
         return self.network.named_weights()
 
     def save(self, output):
@@ -60,7 +61,7 @@ class Trainer:
         return trainer
 
     @classmethod
-    def begin(cls, output, resume, seed, steps):
+    def begin(cls, output, resume, seed, steps, **options):
         """A new trainer, or with `resume` the one whose checkpoint is in the folder `output`.
 
         Raises FileNotFoundError where there is none to resume, FileExistsError where a new one
@@ -71,17 +72,19 @@ class Trainer:
         if checkpoint.exists():
             raise FileExistsError(f"{checkpoint} is there already: go on from it with --resume, or "
                                   "give another --output")
-        return cls(seed, steps)
+        return cls(seed, steps, **options)
 
     def run(self, batches, output, save_every, report=None):
         """Do a step on each of the batches, and return self. Saves every `save_every` seconds and
         at the end: an interruption costs no more than that. report(self, figures) follows each."""
-        saved = time.monotonic()
+        saved, at = self.step, time.monotonic()
         for batch in batches:
             figures = self.step_on(batch)
             if report:
                 report(self, figures)
-            if self.step == self.steps or time.monotonic() - saved > save_every:
+            if time.monotonic() - at > save_every:
                 self.save(output)
-                saved = time.monotonic()
+                saved, at = self.step, time.monotonic()
+        if saved < self.step:
+            self.save(output)
         return self

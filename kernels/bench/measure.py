@@ -37,7 +37,7 @@ def interleave(contestants, seconds, threads=1, turns=3):
             start = clock()
             function()
             durations[name].append(clock() - start)
-            spent += durations[name][-1]
+            spent += durations[name][-1] + (PAUSE if threads > 1 else 0)
         done += 1
         if done >= 1000:
             break

@@ -1,13 +1,17 @@
 """The product on tensor cores, in TF32: a convolution with a kernel of 1x1 (kernels.conv2d.cuda_tf32).
 
 Each row of `a` is a pixel of K channels. Off unless asked for by `kernels.use(matmul="cuda_tf32")` or
-MINIDEEP_KERNELS: factors keep about 3 decimal digits.
+MINIDEEP_KERNELS: factors keep about 3 decimal digits. A product whose K or N is no multiple of 4 (that of
+Dense(1), say) is refused then, not done by another rung: that is what forcing a rung means.
 """
 
 from kernels.conv2d import conv2d
+from kernels.conv2d.cuda_raw import TILE_N
 from kernels.conv2d.cuda_tf32 import WHY, wanted
 from kernels.ladder import rung
 from kernels.matmul import matmul
+
+WIDEST = 65535 * TILE_N  # a grid's second axis
 
 
 @rung(matmul, device="cuda", why=WHY)
@@ -18,6 +22,8 @@ def cuda_tf32(a, b):
 
 @cuda_tf32.needs
 def _(a, b):
+    if b.shape[0] % 4 or b.shape[1] % 4 or b.shape[1] > WIDEST:
+        return f"K and N in multiples of 4, N {WIDEST} at most"
     return wanted(matmul, (1, 1, *b.shape), 1, a, b)
 
 

@@ -115,7 +115,7 @@ def _largest(x, image, a0, a1, b0, b1, w, channels, c, count):
     """The largest of the window's pixels, a line of channels; count of them, or all (None)."""
     at = ((image + a0) * w + b0) * channels + c
     best = simd.get(x, at, count)
-    if a1 - a0 == 2 and b1 - b0 == 2:  # the commonest window needs no loops
+    if a1 - a0 == 2 and b1 - b0 == 2:  # the commonest window needs no loops: each row's, then both's
         right, low = simd.get(x, at + channels, count), at + w * channels
         low, low_right = simd.get(x, low, count), simd.get(x, low + channels, count)
         best = simd.where(_wins(right, best), right, best)
@@ -189,7 +189,7 @@ def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count):
     """Add a line of g to those of the window's pixels in dx that are the largest in x."""
     gradient = simd.get(g, at_g, count)
     zero, one = simd.zeros(x), simd.splat(x.dtype.type(1))
-    if a1 - a0 == 2 and b1 - b0 == 2:
+    if a1 - a0 == 2 and b1 - b0 == 2:  # as in _largest: of equals, and of NaNs, the first wins
         at = ((image + a0) * w + b0) * channels + c
         low_at = at + w * channels
         left, right = simd.get(x, at, count), simd.get(x, at + channels, count)

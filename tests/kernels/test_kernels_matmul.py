@@ -65,4 +65,6 @@ def test_tensor_cores(m, k, n, seed):
     assert "keeps 3 digits only" in rung.refusal("cuda", (a32, b32))
     with kernels.use(**asked):
         assert "multiples of 4" in rung.refusal("cuda", (a32[:, 1:], b32[1:]))
+        wide = np.broadcast_to(np.float32(0), (4, 65535 * 64 + 4))
+        assert "N 4194240 at most" in rung.refusal("cuda", (a32[:, :4], wide))
     check_cuda(matmul, rung, (a, b), a @ b, 3e-5, asked)

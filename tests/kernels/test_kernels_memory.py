@@ -81,3 +81,11 @@ def test_never_more_than_five_quarters_of_what_was_in_use_at_once(monkeypatch):
         most = memory._bytes["most in use"]
         assert most - start <= 16 * MB
         assert memory._bytes["in use"] + memory._bytes["free"] <= 5 * most // 4
+
+
+def test_memory_that_there_is_not_is_not_counted():
+    before = dict(memory._bytes)
+    with pytest.raises(MemoryError):
+        memory.empty((2**50,), "uint8")
+    assert memory._bytes["in use"] == before["in use"]
+    assert memory._bytes["most in use"] == before["most in use"]

@@ -178,3 +178,59 @@ def test_every_ladder_starts_with_its_formula_and_says_why():
 def test_unknown_device_of_a_rung(scale):
     with pytest.raises(ValueError, match="'any', 'cpu' or 'cuda'"):
         rung(scale, device="gpu", why="")
+
+
+def test_a_remembered_pick_is_forgotten_when_the_ladder_changes(scale):
+    x = np.ones(3)
+    assert scale(x) == scale(x) == ("array", 2.0)
+
+    @rung(scale, device="cpu", why="newer")
+    def newest(x, factor):
+        return "newest", factor
+
+    assert scale(x) == ("newest", 2.0)
+
+    @newest.needs
+    def _(x, factor):
+        return "never"
+
+    assert scale(x) == ("array", 2.0)
+    del scale.rungs["array"]
+    assert scale(x) == ("formula", 2.0)
+
+
+def test_arguments_that_look_alike_share_a_pick_and_others_do_not():
+    asked = []
+
+    def double(x, factor):
+        return x, factor
+
+    op = Ladder(double)
+
+    @rung(op, device="cpu", why="the formula")
+    def formula(x, factor):
+        return "formula"
+
+    @rung(op, device="cpu", why="in place")
+    def in_place(x, factor):
+        return "in place"
+
+    @in_place.needs
+    def _(x, factor):
+        asked.append(factor)
+        return x.flags.writeable or "not to be written"
+
+    x = np.ones(3)
+    for factor in (1.0, 2.0, np.float32(3)):  # a learning rate is another in every step
+        assert op(x, factor) == "in place"
+    assert asked == [1.0]
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    assert op(read_only, 1.0) == "formula"
+    assert op(read_only.view(Subclass), 1.0) == "formula"
+    assert op(x.view(Subclass), 1.0) == "in place"
+    assert op(read_only.view(Subclass), 2.0) == "formula"
+
+
+class Subclass(np.ndarray):
+    """As a memory map is: an array of another type."""

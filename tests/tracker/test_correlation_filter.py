@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tracker import colour_histogram, correlation_filter
-from tracker.colour_histogram import ColourHistogram
+from tracker.colour_histogram import ColourHistogram, bin_numbers
 from tracker.correlation_filter import CorrelationFilter, peak, soft_box
 
 
@@ -140,3 +140,11 @@ def test_colours_follow():
     for _ in range(80):
         colours.learn(green)
     assert colours.respond(green, 16)[0, 0] > .9
+
+
+def test_the_colours_of_bytes_are_those_of_the_same_numbers():
+    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3))
+    bins = bin_numbers(crop.astype(np.float32))
+    np.testing.assert_array_equal(bin_numbers(crop.astype(np.uint8)), bins)
+    level = crop.reshape(16, 2, 16, 2, 3).mean((1, 3)).astype(int) // 16
+    np.testing.assert_array_equal(bins, level @ [256, 16, 1])

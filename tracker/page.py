@@ -59,6 +59,14 @@ def series_label(number, name):
     return f"<i class='{_series(number)}'></i>{escape(name)}"
 
 
+def round_numbers(low, high, most):
+    """The multiples of 1, 2 or 5 times a power of ten between two numbers, in at most so many steps."""
+    unit = 10. ** math.floor(math.log10((high - low) / most))
+    step = next(unit * s for s in (1, 2, 5, 10) if unit * s * most >= (high - low) * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * k, 10) for k in range(first, last + 1)]
+
+
 def plot(title, x, curves, x_label, y_range=(0, 1), x_names=None, small=False):
     """Lines over x as SVG, with a legend in HTML.
 
@@ -78,11 +86,11 @@ def plot(title, x, curves, x_label, y_range=(0, 1), x_names=None, small=False):
     def up(value):
         return height - bottom - (value - low) / (high - low) * (height - top - bottom)
 
-    ticks = np.linspace(low, high, 3 if small else 6)
+    ticks = round_numbers(low, high, 2 if small else 5)
     parts = [f"<line class=grid x1={left} x2={width - right} y1={up(t):.1f} y2={up(t):.1f} />"
              for t in ticks]
     if not small:
-        parts += [f"<text x={left - 6} y={up(t) + 4:.1f} text-anchor=end>{t:.1f}</text>"
+        parts += [f"<text x={left - 6} y={up(t) + 4:.1f} text-anchor=end>{t:g}</text>"
                   for t in ticks]
         places = (list(zip(x, x_names)) if x_names else
                   [(t, f"{t:g}") for t in np.linspace(x[0], x[-1], 6)])

@@ -10,8 +10,8 @@ time the cases of `kernels.bench.cases`, and `minideep.benchmark` those of the p
 for each number of threads (OpenMP, BLAS and Numba read it when they start) and each allocator.
 PyTorch is timed with glibc's default settings, where it pays for fresh pages at each large array,
 and with settings that keep memory ("tuned"). Within a child all contestants of a case take turns,
-on the same random data, warmed up; medians are printed. One thread: CPU time of the process; more:
-wall time.
+in an order that changes, on the same random data, warmed up; medians are printed. One thread: CPU
+time of the process; more: wall time, when the others' threads are asleep (measure.interleave).
 """
 
 import json

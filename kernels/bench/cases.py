@@ -162,8 +162,9 @@ EXAMPLES = {
     "sigmoid_crossentropy": _LOSS, "sigmoid_crossentropy_grad": _LOSS,
     "moments": _NORM, "normalize": _NORM, "normalize_grad": _NORM,
     "hog": _IMAGE, "lab": _IMAGE,
-    "matmul": (_matmul, [(3, 4, 5, "x w"), (4, 512, 520, "g wT")], {
-        f"8x16384 and 16384x1024, {what}": (8, 16384, 1024, what) for what in ("x w", "g wT", "xT g")
+    "matmul": (_matmul, [(3, 4, 5, "x w"), (4, 512, 520, "g wT"), (60, 300, 80, "xT g")], {
+        f"{m}x{k} and {k}x{n}, {what}": (m, k, n, what)
+        for m, k, n in ((8, 16384, 1024), (1024, 128, 512)) for what in ("x w", "g wT", "xT g")
     }),
     "rectify_grad": (_rectify, [(2, 3, 4)], {"8x111x111x64": (8, 111, 111, 64)}),
     "gram": (_gram, [(3, 4, 2)], {"K 30, 33x64, C 32": (30, 33 * 64, 32)}),

@@ -20,6 +20,7 @@ from kernels.cells import (
 from kernels.gru import gru, gru_grad
 from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
+from kernels.matmul import matmul
 from kernels.recurrent import before, rows
 
 
@@ -36,16 +37,14 @@ def compiled(xw, h0, R, rb, mask, gate):
 def compiled(g, hs, xw, h0, R, rb, mask, gate):  # noqa: F811
     n, steps, _ = xw.shape
     previous = before(np, hs, h0)
-    recurrent = memory.empty(xw.shape)  # (N, T, 3U)
-    np.matmul(rows(previous), R, out=rows(recurrent))
-    recurrent += rb
+    recurrent = matmul(rows(previous), R) + rb  # (N·T, 3U)
     dxw, dh = memory.empty(xw.shape), np.empty(h0.shape, np.float32)
     flat = (plain(a).reshape(-1) for a in (g, previous, xw))
     _backward(
         *flat, panels(R.T), masks(mask, n, steps), recurrent.reshape(-1), dxw.reshape(-1), dh,
         *limits(gate), split(n),
     )  # fmt: skip
-    return dxw, dh, rows(previous).T @ rows(recurrent), rows(recurrent).sum(axis=0)
+    return dxw, dh, matmul(rows(previous).T, recurrent), recurrent.sum(axis=0)
 
 
 @gru.rungs["compiled"].needs

@@ -23,6 +23,7 @@ from kernels.cells import (
 from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.lstm import lstm, lstm_grad
+from kernels.matmul import matmul
 from kernels.recurrent import before, rows
 
 
@@ -47,7 +48,7 @@ def compiled(g, states, xw, h0, c0, R, mask, gate, gates):  # noqa: F811
     flat = (plain(a).reshape(-1) for a in (g, states, c0, gates))
     results = da.reshape(-1), dh, dc
     _backward(*flat, panels(R.T), masks(mask, n, steps), *results, *limits(gate), split(n))
-    return da, dh, dc, rows(before(np, states[0], h0)).T @ rows(da)
+    return da, dh, dc, matmul(rows(before(np, states[0], h0)).T, rows(da))
 
 
 @lstm.rungs["compiled"].needs

@@ -18,6 +18,7 @@ from kernels.cells import (
 )
 from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
+from kernels.matmul import matmul
 from kernels.recurrent import before, rows
 from kernels.rnn import rnn, rnn_grad
 
@@ -37,7 +38,7 @@ def compiled(g, hs, xw, h0, R, mask, gate):  # noqa: F811
     dxw, dh = memory.empty(xw.shape), np.empty(h0.shape, np.float32)
     flat = plain(g).reshape(-1), plain(hs).reshape(-1), panels(R.T)
     _backward(*flat, masks(mask, n, steps), dxw.reshape(-1), dh, *limits(gate), split(n))
-    return dxw, dh, rows(before(np, hs, h0)).T @ rows(dxw)
+    return dxw, dh, matmul(rows(before(np, hs, h0)).T, rows(dxw))
 
 
 @rnn.rungs["compiled"].needs

@@ -1,6 +1,7 @@
 """Compiled rungs on more than a line of channels, on several threads' parts, and beside memory that
 must not be touched."""
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -105,11 +106,11 @@ def crop_cases():
 
 def matmul_cases():
     for m, k, n in [(1, 1, 1), (7, 5, 3), (50, 64, 17), (97, 13, 33), (145, 3, 48),
-                    (1, 65, 1), (7, 130, 49), (64, 67, 97), (17, 100, 16)]:  # fmt: skip
+                    (1, 65, 1), (7, 130, 49), (64, 67, 97), (17, 100, 16), (77, 530, 35)]:
         rng = np.random.default_rng(k)
         a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
-        for turned in (False, True):
-            yield "matmul", tuple(np.asfortranarray(x) if turned else x for x in (a, b))
+        for turned in itertools.product((False, True), repeat=2):
+            yield "matmul", tuple(np.asfortranarray(x) if t else x for x, t in zip((a, b), turned))
 
 
 def rectify_cases():
@@ -135,6 +136,9 @@ def run(name, arguments, rung, convert):
 def rungs(name, arguments=()):
     if name in ("moments", "normalize", "normalize_grad") and arguments[0].shape[1] == 1:
         return "rows", "array"
+    if name == "matmul":
+        a, b = arguments
+        return ("blocked" if b.flags.c_contiguous or len(a) > 64 else "few_rows"), "array"
     return RUNGS.get(name.split("_")[0], ("compiled", "array"))
 
 
@@ -208,8 +212,8 @@ def apply(name):
 def guard(family):
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
     names = """pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells
-        softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.compiled
-        rectify.compiled memory"""
+        softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.blocked
+        matmul.few_rows rectify.compiled memory"""
     modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
     for name, arguments in CASES[family]() if family in CASES else ():
         run(name, arguments, rungs(name, arguments)[0], lambda a: a.astype(np.float32))  # compiled now

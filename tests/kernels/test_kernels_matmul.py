@@ -1,4 +1,6 @@
-"""The product of two matrices: every rung against the formula, the compiled one against float64."""
+"""The product of two matrices: every rung against the formula, the compiled ones against float64."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -7,10 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
+import minideep
 from kernels.jit import problem
 from kernels.matmul import matmul
+from minideep import layers, models
 
 some = st.integers(0, 7)
+needs_numba = pytest.mark.skipif(problem() is not None, reason=f"Numba: {problem()}")
 
 
 @settings(max_examples=30, deadline=None)
@@ -20,28 +25,80 @@ def test_every_rung_equals_the_formula(m, k, n, seed):
     check_rungs(matmul, rng.standard_normal((m, k)), rng.standard_normal((k, n)))
 
 
-@pytest.mark.skipif(problem() is not None, reason=f"Numba: {problem()}")
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 200), st.integers(1, 200), st.integers(0, 2**32 - 1),
-       st.booleans(), st.booleans())
-def test_compiled_of_all_sizes_and_orders(m, k, n, seed, turn_a, turn_b):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((k, m) if turn_a else (m, k)).astype(np.float32)
-    b = rng.standard_normal((n, k) if turn_b else (k, n)).astype(np.float32)
-    a, b = a.T if turn_a else a, b.T if turn_b else b
-    y = matmul.rungs["compiled"](a, b)
+def compare(rung, a, b):
     exact = a.astype(np.float64) @ b.astype(np.float64)
+    y = matmul.rungs[rung](a, b)
     assert y.shape == exact.shape and y.dtype == np.float32
     np.testing.assert_allclose(y, exact, rtol=0, atol=1e-5 * abs(exact).max())
 
 
-def test_the_gradients_of_a_dense_layer_choose_it(rng=np.random.default_rng(0)):
+def matrices(m, k, n, turn_a, turn_b, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((k, m) if turn_a else (m, k)).astype(np.float32)
+    b = rng.standard_normal((n, k) if turn_b else (k, n)).astype(np.float32)
+    return a.T if turn_a else a, b.T if turn_b else b
+
+
+@needs_numba
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.integers(0, 2**32 - 1),
+       st.booleans(), st.booleans())
+def test_blocked_of_all_sizes_and_orders(m, k, n, seed, turn_a, turn_b):
+    compare("blocked", *matrices(m, k, n, turn_a, turn_b, seed))
+
+
+@needs_numba
+@pytest.mark.parametrize("turn_a", (False, True))
+@pytest.mark.parametrize("turn_b", (False, True))
+@pytest.mark.parametrize("m, k, n", [(70, 1030, 40), (7, 513, 4099), (100, 3, 8200)])
+def test_more_terms_and_columns_than_are_in_the_cache_at_a_time(m, k, n, turn_a, turn_b):
+    compare("blocked", *matrices(m, k, n, turn_a, turn_b))
+
+
+@needs_numba
+def test_blocked_of_matrices_that_lie_in_neither_order(rng=np.random.default_rng(0)):
+    a, b = rng.standard_normal((2, 240, 240)).astype(np.float32)
+    compare("blocked", a[::2, 1::2], b[::2, :77])
+
+
+@needs_numba
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 64), st.integers(1, 200), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_few_rows_of_all_sizes(m, k, n, seed):
+    compare("few_rows", *matrices(m, k, n, False, True, seed))
+    compare("few_rows", *matrices(m, k, n, True, True, seed))
+
+
+def test_the_gradients_of_a_dense_layer_choose_what_is_made_for_them(rng=np.random.default_rng(0)):
     x, w, g = (rng.standard_normal(s).astype(np.float32) for s in ((8, 600), (600, 300), (8, 300)))
     assert kernels.explain(matmul, x, w).chosen == "array"
     if problem() is not None:
         pytest.skip(f"Numba: {problem()}")
-    assert kernels.explain(matmul, g, w.T).chosen == "compiled"
-    assert kernels.explain(matmul, x.T, g).chosen == "compiled"
+    assert kernels.explain(matmul, g, w.T).chosen == "few_rows"
+    assert kernels.explain(matmul, x.T, g).chosen == "blocked"
+
+
+@needs_numba
+@pytest.mark.parametrize("count, chosen", [(1, "array"), (2, "blocked")])
+def test_blas_has_the_large_products_of_one_thread_alone(count, chosen, monkeypatch):
+    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "threads", lambda: count)
+    a = np.ones((128, 129), np.float32)
+    assert kernels.explain(matmul, a, a.T).chosen == chosen
+
+
+@needs_numba
+@pytest.mark.parametrize("cell, products", [("SimpleRNN", 3), ("LSTM", 3), ("GRU", 4)])
+def test_recurrent_layers_leave_blas_asleep(cell, products, monkeypatch):
+    """x W, its two gradients or one, dR (and GRU's h R): none of them is BLAS's (see `blocked`)."""
+    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "threads", lambda: 2)
+    monkeypatch.setattr(matmul, "picked", {})
+    seen, blocked = [], matmul.rungs["blocked"].function
+    monkeypatch.setattr(matmul.rungs["blocked"], "function",
+                        lambda a, b: seen.append(a.shape) or blocked(a, b))
+    x = minideep.tensor(np.ones((16, 16, 96), np.float32))
+    model = models.Sequential([getattr(layers, cell)(80)])
+    model(x, training=True).sum().backward()
+    assert len(seen) == products
 
 
 @pytest.mark.parametrize("a, b, error", [

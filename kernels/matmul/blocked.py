@@ -1,0 +1,144 @@
+"""The product of two large matrices, block by block in the caches, on Numba's threads alone.
+
+    for each 512 terms of the sums                  (DEPTH)
+        b's rows of these terms, in panels of 16 columns one after the other: 16 numbers are a line
+            of the cache, and a tile reads line after line
+        each thread, of the rows of a that are its own, 24 at a time:
+            if a is transposed: these, in strips of six rows, as a tile reads them
+            tiles of 6 x 16 sums in registers (`kernels.microkernel`); eight panels, 256 KB, stay in
+            the level 2 cache while all of the rows pass by
+
+So each number comes from the memory once in 512 terms, from the level 2 cache once in a tile, and
+otherwise from the level 1 cache (Goto and van de Geijn, Anatomy of High-Performance Matrix
+Multiplication, 2008). Measured on one thread: .94 to .99 of OpenBLAS's speed, .8 where few rows of
+a transposed a meet a large b. It is taken with several threads: OpenBLAS's wait for its next product
+without sleeping, some 20 ms, on the cores that the next kernel's threads want, and a step of a
+network that takes turns between the two ran at half its speed.
+"""
+
+import numpy as np
+
+from kernels import memory
+from kernels.jit import jit, plain, prange, threads, usable
+from kernels.ladder import rung
+from kernels.matmul import matmul
+from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, spare, workspace
+
+SMALL = 2**20  # multiplications
+FEW = 64  # rows: for fewer, a copy of b does not pay; terms: up to them, b's copy is in the cache
+DEPTH = 512  # terms
+WIDTH = 4096  # columns of b that are in panels at a time: so these take 8 MB at most
+BLOCK = 24  # rows of a, whole tiles
+LINES = 32  # rows of b that are put into panels at a time
+
+
+@rung(matmul, device="cpu", why="blocks in the caches; no threads of BLAS beside Numba's")
+def blocked(a, b):
+    (m, k), n = a.shape, b.shape[1]
+    y = memory.empty((m, n))
+    panels = -(-min(n, WIDTH) // COLUMNS)
+    packed = workspace("panels", panels * min(k, DEPTH) * COLUMNS)
+    _product(*_in_memory(a), *_in_memory(b), k, y, packed, min(threads(), -(-m // ROWS)))
+    return y
+
+
+@blocked.needs
+def _(a, b):
+    (m, k), n = a.shape, b.shape[1]
+    if a.dtype != np.float32 or b.dtype != np.float32:
+        return "float32 only"
+    if m * k * n < SMALL:
+        return f"fewer than {SMALL:,} multiplications: BLAS starts faster"
+    if m <= FEW:
+        return f"not more than {FEW} rows: a copy of the other matrix does not pay"
+    answer = usable(a, b)
+    if answer is True and k > FEW and threads() == 1:
+        return "one thread only: BLAS is as fast, and its threads are in nobody's way"
+    return answer
+
+
+def _in_memory(matrix):
+    """Its numbers in their order, and how far apart those of neighbouring rows and columns are."""
+    if matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
+        return plain(matrix.T).reshape(-1), 1, matrix.shape[0]
+    return plain(matrix).reshape(-1), matrix.shape[1], 1
+
+
+@jit(parallel=True)
+def _product(a, a_row, a_column, b, b_row, b_column, k, y, packed, parts):
+    n = y.shape[1]
+    for left in range(0, n, WIDTH):
+        width = min(WIDTH, n - left)
+        for start in range(0, k, DEPTH):
+            depth = min(DEPTH, k - start)
+            first = start * b_row + left * b_column
+            for part in prange(parts):
+                _pack(np.int64(part), parts, b, first, b_row, b_column, depth, width, packed)
+            for part in prange(parts):
+                _rows(
+                    np.int64(part), parts, a, start * a_column, a_row, a_column, packed, depth,
+                    y, left, width,
+                )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _pack(part, parts, b, first, b_row, b_column, depth, width, packed):
+    """This part of b's rows, `depth` of them from b[first] on, in panels (width/16, depth, 16), the
+    last one filled up with zeros."""
+    groups = (depth + LINES - 1) // LINES
+    source, to = b.ctypes.data + 4 * first, packed.ctypes.data
+    for group in range(part * groups // parts, (part + 1) * groups // parts):
+        begin, end = group * LINES, min(group * LINES + LINES, depth)
+        for column in range(0, width, COLUMNS):
+            count, at = min(COLUMNS, width - column), column * depth
+            if b_column == 1 and count == COLUMNS:
+                for row in range(begin, end):
+                    copy(
+                        to + 4 * (at + row * COLUMNS), source + 4 * (row * b_row + column), COLUMNS
+                    )
+                continue
+            for j in range(COLUMNS):
+                from_here = first + (column + j) * b_column
+                for row in range(begin, end):
+                    number = b[from_here + row * b_row] if j < count else np.float32(0)
+                    packed[at + row * COLUMNS + j] = number
+    return b.size + packed.size  # used last here: so they are not freed before
+
+
+@jit(error_model="numpy")
+def _rows(part, parts, a, first, a_row, a_column, packed, depth, y, left, width):
+    """This part of y's rows, the columns `left` and on: += `depth` terms, a's columns from
+    a[first] on."""
+    m, n = y.shape
+    tiles = (m + ROWS - 1) // ROWS
+    begin, end = part * tiles // parts * ROWS, min((part + 1) * tiles // parts * ROWS, m)
+    turned = a_column != 1
+    if turned:  # strips of six rows: (BLOCK / 6, depth, 6)
+        strips = np.empty(BLOCK * depth, np.float32)
+        rows = np.arange(BLOCK)
+        rows = rows // ROWS * (ROWS * depth) + rows % ROWS
+        columns = np.arange(depth) * ROWS
+    else:
+        strips = np.empty(0, np.float32)
+        rows, columns = np.arange(BLOCK) * a_row, np.arange(depth)
+    to, edge = np.arange(BLOCK) * n, spare()
+    adds = first > 0
+    for top in range(begin, end, BLOCK):
+        count = min(BLOCK, end - top)
+        source = a.ctypes.data + 4 * (first + top * a_row)
+        if turned:
+            for row in range(0, count, ROWS):
+                height = min(ROWS, count - row)
+                strip = strips.ctypes.data + 4 * row * depth
+                for k in range(depth):
+                    line = source + 4 * (row + k * a_column)
+                    if height == ROWS:
+                        copy(strip + 4 * k * ROWS, line, ROWS)
+                    else:
+                        copy(strip + 4 * k * ROWS, line, height)
+            source = strips.ctypes.data
+        multiply(
+            source, rows, count, columns, depth, packed.ctypes.data,
+            y.ctypes.data + 4 * (top * n + left), to, width, ZERO, NONE, adds, edge,
+        )  # fmt: skip
+    return strips.size + rows.size + columns.size + to.size  # used last here: see _pack

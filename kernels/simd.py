@@ -86,6 +86,47 @@ def store(typing, array, i, line):
 
 
 @intrinsic
+def stream(typing, array, i, line):
+    """As `store`, but past the caches, for what is not read again soon: the lines are not fetched
+    before they are overwritten. x[i] must begin a cache line; ends with `fence`."""
+
+    def emit(context, builder, sig, args):
+        at = _address(context, builder, sig, args)
+        instruction = builder.store(args[2], at, align=BYTES)
+        one = builder.module.add_metadata([ir.IntType(32)(1)])
+        instruction.set_metadata("nontemporal", one)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, line), emit
+
+
+@intrinsic
+def fence(typing):
+    """What was written by `stream` is seen by all threads from here on."""
+
+    def emit(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@intrinsic
+def prefetch(typing, array, i):
+    """Ask for the cache line of x[i], which will be read soon, into the level 2 cache. x[i] need not
+    exist."""
+
+    def emit(context, builder, sig, args):
+        at = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        at, number = builder.bitcast(at, cgutils.voidptr_t), ir.IntType(32)
+        ask = _function(builder, "prefetch.p0", ir.VoidType(), [at.type, number, number, number])
+        builder.call(ask, [at, number(0), number(2), number(1)])  # to read; level 2; data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@intrinsic
 def load_some(typing, array, i, count):
     """The numbers x[i], ..., x[i + count - 1], then zeros; count < lanes."""
     line = Line(array.dtype)

@@ -162,7 +162,8 @@ EXAMPLES = {
     "sigmoid_crossentropy": _LOSS, "sigmoid_crossentropy_grad": _LOSS,
     "moments": _NORM, "normalize": _NORM, "normalize_grad": _NORM,
     "hog": _IMAGE, "lab": _IMAGE,
-    "matmul": (_matmul, [(3, 4, 5, "x w"), (4, 512, 520, "g wT"), (60, 300, 80, "xT g")], {
+    "matmul": (_matmul, [(3, 4, 5, "x w"), (4, 512, 520, "g wT"), (60, 300, 80, "xT g"),
+                         (2, 2048, 1024, "x w")], {
         f"{m}x{k} and {k}x{n}, {what}": (m, k, n, what)
         for m, k, n in ((8, 16384, 1024), (1024, 128, 512)) for what in ("x w", "g wT", "xT g")
     }),

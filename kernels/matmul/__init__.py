@@ -21,4 +21,4 @@ def matmul(a, b):
 
 
 # The rungs, from the formula upward.
-from kernels.matmul import formula, array, blocked, few_rows, cuda_tf32  # noqa: E402, F401, I001
+from kernels.matmul import formula, array, blocked, few_rows, stream, cuda_tf32  # noqa: E402, F401, I001

@@ -38,7 +38,7 @@ def blocked(a, b):
     y = memory.empty((m, n))
     panels = -(-min(n, WIDTH) // COLUMNS)
     packed = workspace("panels", panels * min(k, DEPTH) * COLUMNS)
-    _product(*_in_memory(a), *_in_memory(b), k, y, packed, min(threads(), -(-m // ROWS)))
+    _product(*in_memory(a), *in_memory(b), k, y, packed, min(threads(), -(-m // ROWS)))
     return y
 
 
@@ -57,7 +57,7 @@ def _(a, b):
     return answer
 
 
-def _in_memory(matrix):
+def in_memory(matrix):
     """Its numbers in their order, and how far apart those of neighbouring rows and columns are."""
     if matrix.flags.f_contiguous and not matrix.flags.c_contiguous:
         return plain(matrix.T).reshape(-1), 1, matrix.shape[0]

@@ -113,15 +113,23 @@ def matmul_cases():
             yield "matmul", tuple(np.asfortranarray(x) if t else x for x, t in zip((a, b), turned))
 
 
+def stream_cases():
+    rng = np.random.default_rng(0)
+    for few, many, wide in [(1, 9, 16), (2, 33, 48), (3, 100, 16), (5, 130, 544), (8, 70, 1040)]:
+        x, w, g = (rng.standard_normal(s) for s in ((few, many), (many, wide), (few, wide)))
+        for a, b in ((x, w), (g, w.T), (x.T, g)):
+            yield "matmul", (a, b)
+
+
 def rectify_cases():
     for shape in [(1,), (3, 1), (5, 16), (2, 7, 17), (3, 3, 33), (0, 5), (2, 40), (700, 41)]:
         g, y = np.random.default_rng(shape[-1]).standard_normal((2, *shape))
         yield "rectify_grad", (g, np.maximum(y, 0))
 
 
-CASES = {"matmul": matmul_cases, "rectify": rectify_cases, "softmax": softmax_cases,
-         "normalization": normalization_cases, "crop": crop_cases, "pool": pool_cases,
-         "depthwise": depthwise_cases, "cells": cell_cases}
+CASES = {"matmul": matmul_cases, "stream": stream_cases, "rectify": rectify_cases,
+         "softmax": softmax_cases, "normalization": normalization_cases, "crop": crop_cases,
+         "pool": pool_cases, "depthwise": depthwise_cases, "cells": cell_cases}
 
 
 def run(name, arguments, rung, convert):
@@ -138,6 +146,8 @@ def rungs(name, arguments=()):
         return "rows", "array"
     if name == "matmul":
         a, b = arguments
+        if min(len(a), len(b)) <= 8 and (b if b.flags.c_contiguous else b.T).shape[1] % 16 == 0:
+            return "stream", "array"
         return ("blocked" if b.flags.c_contiguous or len(a) > 64 else "few_rows"), "array"
     return RUNGS.get(name.split("_")[0], ("compiled", "array"))
 
@@ -213,7 +223,7 @@ def guard(family):
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
     names = """pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells
         softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.blocked
-        matmul.few_rows rectify.compiled memory"""
+        matmul.few_rows matmul.stream rectify.compiled memory"""
     modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
     for name, arguments in CASES[family]() if family in CASES else ():
         run(name, arguments, rungs(name, arguments)[0], lambda a: a.astype(np.float32))  # compiled now

@@ -69,6 +69,30 @@ def test_few_rows_of_all_sizes(m, k, n, seed):
     compare("few_rows", *matrices(m, k, n, True, True, seed))
 
 
+@needs_numba
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 8), st.integers(4, 70), st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_stream_of_all_sizes(few, many, lines, seed):
+    """All three products of a dense layer with a batch of `few`."""
+    compare("stream", *matrices(few, 8 + many, 16 * lines, False, False, seed))
+    compare("stream", *matrices(few, 16 * lines, many, False, True, seed))
+    compare("stream", *matrices(many, few, 16 * lines, True, False, seed))
+    compare("stream", *matrices(many, few, 16 * lines, False, False, seed))
+
+
+@needs_numba
+def test_a_small_batch_and_a_large_layer_stream(rng=np.random.default_rng(0)):
+    x, w, g = (rng.standard_normal(s).astype(np.float32) for s in ((8, 4200), (4200, 512), (8, 512)))
+    for a, b in ((x, w), (g, w.T), (x.T, g)):
+        assert kernels.explain(matmul, a, b).chosen == "stream"
+        compare("stream", a, b)
+    odd = np.ones((4200, 511), np.float32)
+    for a, b, reason in ((x, w[:, :100], "caches"), (x, odd, "whole lines"),
+                         (x, w.repeat(2, 1)[:, ::2], "order"),
+                         (x[:1], w, "2 to 8"), (np.concatenate([x, x]), w, "2 to 8")):
+        assert reason in kernels.explain(matmul, a, b).refused["stream"]
+
+
 def test_the_gradients_of_a_dense_layer_choose_what_is_made_for_them(rng=np.random.default_rng(0)):
     x, w, g = (rng.standard_normal(s).astype(np.float32) for s in ((8, 600), (600, 300), (8, 300)))
     assert kernels.explain(matmul, x, w).chosen == "array"

@@ -7,7 +7,7 @@ ones again and again. `empty` hands out the memory of an array that is gone.
 No two arrays share memory: the `base` of an array made here is a _Lease, which the array and all
 its views keep alive; its block is free once the lease has died, not before. And nothing is hoarded:
 before new memory is asked for, free blocks are given up as long as all blocks together, in use and
-free, are more than 128 MiB plus 5/4 of the most that was ever in use at once.
+free, are more than 128 MiB plus 3/2 of the most that was ever in use at once.
 """
 
 import collections
@@ -79,7 +79,7 @@ def _take(size):
             del _free[id(block)]
             _bytes["free"] -= size
         in_use = _bytes["in use"] + size
-        most = max(_bytes["most in use"], in_use) * 5 // 4 + SLACK
+        most = max(_bytes["most in use"], in_use) * 3 // 2 + SLACK
         while _free and in_use + _bytes["free"] > most:
             _bytes["free"] -= _free.popitem(last=False)[1].size
     block = block or _Block(size)  # where there is no memory, nothing is counted

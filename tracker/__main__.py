@@ -205,7 +205,7 @@ def train_detector(
     json: Json = None,
 ):
     """Train the detector of the demo's objects (track --detect)."""
-    with _user_errors():
+    with _user_errors(json, folder=output):
         from tracker.object_detector_training import train_command
         with _device(device, "detector"):
             train_command(data, output, steps, seed, resume, json)

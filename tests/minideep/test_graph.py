@@ -203,7 +203,7 @@ def by_rebinding(x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("size", [4, 1000, 40_000])
+@pytest.mark.parametrize("size", [4, 1000, 40_000, 40_001])
 @pytest.mark.parametrize(
     "change", [by_index, by_addition, by_sign, by_order, by_swap, by_view, by_rebinding])
 def test_a_changed_input_is_reported(change, size, dtype):

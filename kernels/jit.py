@@ -93,6 +93,13 @@ def threads():
     return _numba().get_num_threads()
 
 
+def most_threads():
+    """How many threads there may be in this process; `numba.set_num_threads` does not change it."""
+    import numba
+
+    return numba.config.NUMBA_NUM_THREADS
+
+
 @functools.lru_cache(maxsize=1)
 def _numba():
     """Numba, with its threads started.

@@ -88,7 +88,7 @@ def store(typing, array, i, line):
 @intrinsic
 def stream(typing, array, i, line):
     """As `store`, but past the caches, for what is not read again soon: the lines are not fetched
-    before they are overwritten. x[i] must begin a cache line; ends with `fence`."""
+    before they are overwritten. x[i] must begin a cache line; call `fence` after the last one."""
 
     def emit(context, builder, sig, args):
         at = _address(context, builder, sig, args)

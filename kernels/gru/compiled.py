@@ -37,7 +37,8 @@ def compiled(xw, h0, R, rb, mask, gate):
 def compiled(g, hs, xw, h0, R, rb, mask, gate):  # noqa: F811
     n, steps, _ = xw.shape
     previous = before(np, hs, h0)
-    recurrent = matmul(rows(previous), R) + rb  # (N·T, 3U)
+    recurrent = matmul(rows(previous), R)  # (N·T, 3U)
+    recurrent += rb
     dxw, dh = memory.empty(xw.shape), np.empty(h0.shape, np.float32)
     flat = (plain(a).reshape(-1) for a in (g, previous, xw))
     _backward(

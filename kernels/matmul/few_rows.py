@@ -51,7 +51,7 @@ def _(a, b):
         return "float32 only"
     if m * k * n < SMALL:
         return f"fewer than {SMALL:,} multiplications: BLAS starts faster"
-    if m > FEW or b.flags.c_contiguous:
+    if m > FEW or b.flags.c_contiguous or not b.flags.f_contiguous:
         return f"not up to {FEW} rows times a transposed matrix"
     return usable(a, b)
 

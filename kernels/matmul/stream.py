@@ -11,7 +11,7 @@ order in which it lies. The kernels below read (or write) the large matrix w (K,
 
 The processor foresees reads within a page of 4 KB, and a row of w often is a page: so lines that are
 wanted soon are asked for by hand (`simd.prefetch`). Measured for 8 rows and w of 86528 x 1024, 354
-MB, one thread: 32, 26 and 20 ms, where the rungs below take 40, 44 and 29 and reading w alone 12; two
+MB, one thread: 32, 26 and 20 ms, where lower rungs take 40, 44 and 29 and reading w alone 12; two
 threads: 18, 12 and 13 ms, after 24, 23 and 16.
 """
 
@@ -25,6 +25,7 @@ from kernels.matmul.blocked import in_memory
 
 FEW = 8  # rows of a batch
 LANES = 16  # numbers of a line: w's rows are whole ones
+LONG = 1024  # terms that are added up before they go to the result: so that sums stay exact
 LARGE = 2**21  # numbers; smaller matrices are read from the caches
 ROWS = 8  # of w that are added at a time
 LINES = 32  # of sums that stay in the cache
@@ -52,14 +53,17 @@ def _(a, b):
     (m, k), n = a.shape, b.shape[1]
     if a.dtype != np.float32 or b.dtype != np.float32:
         return "float32 only"
-    if not (2 <= m <= FEW < k or 2 <= k <= FEW < m and b.flags.c_contiguous):
+    if not (2 <= m <= FEW < k or 2 <= k <= FEW < m):
         return f"neither 2 to {FEW} rows nor sums of 2 to {FEW} terms"
     if max(k, m) * n < LARGE:
-        return f"a matrix of fewer than {LARGE:,} numbers, which the caches hold"
-    if not (b.flags.c_contiguous or b.flags.f_contiguous):
-        return "the large matrix lies in neither order"
-    if (n if b.flags.c_contiguous else k) % LANES:
-        return f"the large matrix's rows are not whole lines of {LANES} numbers"
+        return f"no matrix of {LARGE:,} numbers or more: the caches hold it"
+    turned = b.flags.f_contiguous and not b.flags.c_contiguous
+    if not b.flags.c_contiguous and (k <= FEW or not turned):
+        return "b is not in the order in which it would be read"
+    if turned and n < 3:
+        return "fewer than three columns of a transposed matrix"
+    if (k if turned else n) % LANES:
+        return f"b's rows (transposed: its columns) are not whole lines of {LANES} numbers"
     return usable(a, b)
 
 
@@ -75,33 +79,37 @@ def _add_part(part, parts, x, w, y, m, terms, n):
     sums = np.zeros(LINES * m * LANES, np.float32)  # (lines, m, 16)
     xs, ws, ys, own = simd.pointer(x), simd.pointer(w), simd.pointer(y), simd.pointer(sums)
     begin, end = part * (n // LANES) // parts, (part + 1) * (n // LANES) // parts
+    ahead = ROWS * 4 // m  # so that in the passes over the rows all 8 of w's next rows are asked for
     for first in range(begin, end, LINES):
         last = min(first + LINES, end)
-        sums[:] = 0
-        for top in range(0, terms, ROWS):
-            bottom = min(top + ROWS, terms)
+        for start in range(0, terms, LONG):
+            sums[:] = 0
+            for top in range(start, min(start + LONG, terms), ROWS):
+                bottom = min(top + ROWS, terms)
+                for line in range(first, last):
+                    for row in range(0, m, 4):
+                        soon = bottom + row // 4 * ahead
+                        for k in range(soon, min(soon + ahead, terms)):
+                            simd.prefetch(ws, k * n + line * LANES)
+                        at, x0 = ((line - first) * m + row) * LANES, row * terms
+                        x1, x2, x3 = x0 + terms, x0 + 2 * terms, x0 + 3 * terms
+                        y0, y1 = simd.load(own, at), simd.load(own, at + 16)
+                        y2, y3 = simd.load(own, at + 32), simd.load(own, at + 48)
+                        for k in range(top, bottom):
+                            weights = simd.load(ws, k * n + line * LANES)
+                            y0 = simd.fma(simd.repeat(xs, x0 + k), weights, y0)
+                            y1 = simd.fma(simd.repeat(xs, x1 + k), weights, y1)
+                            y2 = simd.fma(simd.repeat(xs, x2 + k), weights, y2)
+                            y3 = simd.fma(simd.repeat(xs, x3 + k), weights, y3)
+                        simd.store(own, at, y0)
+                        simd.store(own, at + 16, y1)
+                        simd.store(own, at + 32, y2)
+                        simd.store(own, at + 48, y3)
             for line in range(first, last):
-                for row in range(0, m, 4):
-                    for k in range(bottom + row, min(bottom + row + 4, terms)):
-                        simd.prefetch(ws, k * n + line * LANES)
-                    at, x0 = ((line - first) * m + row) * LANES, row * terms
-                    x1, x2, x3 = x0 + terms, x0 + 2 * terms, x0 + 3 * terms
-                    y0, y1 = simd.load(own, at), simd.load(own, at + 16)
-                    y2, y3 = simd.load(own, at + 32), simd.load(own, at + 48)
-                    for k in range(top, bottom):
-                        weights = simd.load(ws, k * n + line * LANES)
-                        y0 = simd.fma(simd.repeat(xs, x0 + k), weights, y0)
-                        y1 = simd.fma(simd.repeat(xs, x1 + k), weights, y1)
-                        y2 = simd.fma(simd.repeat(xs, x2 + k), weights, y2)
-                        y3 = simd.fma(simd.repeat(xs, x3 + k), weights, y3)
-                    simd.store(own, at, y0)
-                    simd.store(own, at + 16, y1)
-                    simd.store(own, at + 32, y2)
-                    simd.store(own, at + 48, y3)
-        for line in range(first, last):
-            for row in range(m):
-                numbers = simd.load(own, ((line - first) * m + row) * LANES)
-                simd.store(ys, row * n + line * LANES, numbers)
+                for row in range(m):
+                    to = row * n + line * LANES
+                    numbers = simd.load(own, ((line - first) * m + row) * LANES)
+                    simd.store(ys, to, numbers + simd.load(ys, to) if start else numbers)
     return x.size + w.size + y.size + sums.size  # used last here: so they are not freed before
 
 
@@ -121,11 +129,11 @@ def _dot_part(part, parts, g, w, y, m, terms, n):
         j = min(3 * triple, n - 3)
         w0, w1, w2 = j * terms, (j + 1) * terms, (j + 2) * terms
         for row in range(0, m, 2):
-            soon = min(j + 3 + row // 2, n - 1) * terms
             g0, g1 = row * terms, (row + 1) * terms
             a0 = a1 = a2 = b0 = b1 = b2 = zero
             for k in range(0, terms, LANES):
-                simd.prefetch(ws, soon + k)
+                for next_row in range(j + 3 + row // 2, min(j + 6, n), m // 2):
+                    simd.prefetch(ws, next_row * terms + k)
                 a, b = simd.load(gs, g0 + k), simd.load(gs, g1 + k)
                 weights = simd.load(ws, w0 + k)
                 a0, b0 = simd.fma(a, weights, a0), simd.fma(b, weights, b0)

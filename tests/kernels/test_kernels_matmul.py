@@ -71,13 +71,13 @@ def test_few_rows_of_all_sizes(m, k, n, seed):
 
 @needs_numba
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 8), st.integers(4, 70), st.integers(1, 8), st.integers(0, 2**32 - 1))
+@given(st.integers(1, 8), st.integers(3, 70), st.integers(1, 8), st.integers(0, 2**32 - 1))
 def test_stream_of_all_sizes(few, many, lines, seed):
     """All three products of a dense layer with a batch of `few`."""
     compare("stream", *matrices(few, 8 + many, 16 * lines, False, False, seed))
     compare("stream", *matrices(few, 16 * lines, many, False, True, seed))
-    compare("stream", *matrices(many, few, 16 * lines, True, False, seed))
-    compare("stream", *matrices(many, few, 16 * lines, False, False, seed))
+    compare("stream", *matrices(many + 1, few, 16 * lines, True, False, seed))
+    compare("stream", *matrices(many + 1, few, 16 * lines, False, False, seed))
 
 
 @needs_numba
@@ -87,10 +87,27 @@ def test_a_small_batch_and_a_large_layer_stream(rng=np.random.default_rng(0)):
         assert kernels.explain(matmul, a, b).chosen == "stream"
         compare("stream", a, b)
     odd = np.ones((4200, 511), np.float32)
-    for a, b, reason in ((x, w[:, :100], "caches"), (x, odd, "whole lines"),
+    for a, b, reason in ((x, w[:, :100].copy(), "caches"), (x, odd, "whole lines"),
                          (x, w.repeat(2, 1)[:, ::2], "order"),
+                         (np.ones((8, 2**20), np.float32), np.ones((2, 2**20), np.float32).T, "three"),
+                         (np.ones((4100, 8), np.float32), np.ones((512, 8), np.float32).T, "order"),
                          (x[:1], w, "2 to 8"), (np.concatenate([x, x]), w, "2 to 8")):
         assert reason in kernels.explain(matmul, a, b).refused["stream"]
+
+
+@needs_numba
+@pytest.mark.parametrize("rung", ["stream", "blocked"])
+def test_long_sums_stay_exact(rung, rng=np.random.default_rng(0)):
+    """Of positive numbers: what is added last must not be lost beside what is there."""
+    a, b = (rng.random(s, np.float32) for s in ((8, 100_000), (100_000, 16)))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_allclose(matmul.rungs[rung](a, b), exact, rtol=2e-6)
+
+
+@needs_numba
+def test_a_column_is_blas_s(rng=np.random.default_rng(0)):
+    a = np.ones((4096, 512), np.float32)
+    assert kernels.explain(matmul, a, np.ones((512, 1), np.float32)).chosen == "array"
 
 
 def test_the_gradients_of_a_dense_layer_choose_what_is_made_for_them(rng=np.random.default_rng(0)):
@@ -105,7 +122,7 @@ def test_the_gradients_of_a_dense_layer_choose_what_is_made_for_them(rng=np.rand
 @needs_numba
 @pytest.mark.parametrize("count, chosen", [(1, "array"), (2, "blocked")])
 def test_blas_has_the_large_products_of_one_thread_alone(count, chosen, monkeypatch):
-    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "threads", lambda: count)
+    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "most_threads", lambda: count)
     a = np.ones((128, 129), np.float32)
     assert kernels.explain(matmul, a, a.T).chosen == chosen
 
@@ -114,7 +131,7 @@ def test_blas_has_the_large_products_of_one_thread_alone(count, chosen, monkeypa
 @pytest.mark.parametrize("cell, products", [("SimpleRNN", 3), ("LSTM", 3), ("GRU", 4)])
 def test_recurrent_layers_leave_blas_asleep(cell, products, monkeypatch):
     """x W, its two gradients or one, dR (and GRU's h R): none of them is BLAS's (see `blocked`)."""
-    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "threads", lambda: 2)
+    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "most_threads", lambda: 2)
     monkeypatch.setattr(matmul, "picked", {})
     seen, blocked = [], matmul.rungs["blocked"].function
     monkeypatch.setattr(matmul.rungs["blocked"], "function",

@@ -124,16 +124,19 @@ def _dot_part(part, parts, g, w, y, m, terms, n):
     """These of the columns of y = g wᵀ, for w (n, terms) and an even m. The last three may overlap
     with those before, and are then computed twice."""
     gs, ws, zero = simd.pointer(g), simd.pointer(w), simd.zeros(g)
-    triples = (n + 2) // 3
+    triples, few = (n + 2) // 3, m <= 4  # in two passes, or one, there is more to ask for
     for triple in range(part * triples // parts, (part + 1) * triples // parts):
         j = min(3 * triple, n - 3)
         w0, w1, w2 = j * terms, (j + 1) * terms, (j + 2) * terms
         for row in range(0, m, 2):
             g0, g1 = row * terms, (row + 1) * terms
+            soon = min(j + 3 + row // 2, n - 1) * terms  # in three passes the next three rows
+            sooner = min(j + 3 + row // 2 + m // 2, n - 1) * terms
             a0 = a1 = a2 = b0 = b1 = b2 = zero
             for k in range(0, terms, LANES):
-                for next_row in range(j + 3 + row // 2, min(j + 6, n), m // 2):
-                    simd.prefetch(ws, next_row * terms + k)
+                simd.prefetch(ws, soon + k)
+                if few:
+                    simd.prefetch(ws, sooner + k)
                 a, b = simd.load(gs, g0 + k), simd.load(gs, g1 + k)
                 weights = simd.load(ws, w0 + k)
                 a0, b0 = simd.fma(a, weights, a0), simd.fma(b, weights, b0)

@@ -18,6 +18,7 @@ from kernels.pool2d import (
 )
 
 PAST = 2**21  # numbers of a result that no cache keeps until it is read: written past the caches
+ADD, STORE, STREAM = 0, 1, 2  # how gradients get to the pixels: to what is there; alone; past caches
 
 
 @rung(max_pool2d, device="cpu", why="one pass, the maximum stays in a register")
@@ -165,10 +166,14 @@ def _max_grad(g_shape, g, x_shape, x, dx, kh, kw, s0, s1, top, left):
     lanes = 64 // x.itemsize
     whole = channels // lanes * lanes
     together = 1 if s0 >= kh else oh  # rows of windows that overlap belong to one thread
+    how = ADD
+    if s0 == kh and s1 == kw:  # each pixel is in one window at most
+        how = STREAM if whole == channels and dx.size > PAST else STORE
     for task in prange(n * oh // together):
         begin, end = _rows(task * together % oh, together, oh, h, s0, top)
         image = task * together // oh * h
-        dx[(image + begin) * w * channels : (image + end) * w * channels] = 0  # while in the cache
+        if how == ADD:
+            dx[(image + begin) * w * channels : (image + end) * w * channels] = 0
         for row in range(task * together, (task + 1) * together):
             i = row % oh
             a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
@@ -176,12 +181,19 @@ def _max_grad(g_shape, g, x_shape, x, dx, kh, kw, s0, s1, top, left):
                 b0, b1 = max(j * s1 - left, 0), min(j * s1 - left + kw, w)
                 at = (row * ow + j) * channels
                 for c in range(0, whole, lanes):
-                    _to_winner(g, at + c, x, dx, image, a0, a1, b0, b1, w, channels, c, None)
+                    _to_winner(g, at + c, x, dx, image, a0, a1, b0, b1, w, channels, c, None, how)
                 if whole < channels:
                     rest = channels - whole
                     _to_winner(
-                        g, at + whole, x, dx, image, a0, a1, b0, b1, w, channels, whole, rest
+                        g, at + whole, x, dx, image, a0, a1, b0, b1, w, channels, whole, rest, how
                     )
+            if how != ADD:  # what is in no window
+                right = min(ow * s1 - left, w)
+                for a in range(begin, end):
+                    b = right if a0 <= a < a1 else 0
+                    dx[((image + a) * w + b) * channels : (image + a + 1) * w * channels] = 0
+        if how == STREAM:
+            simd.fence()
 
 
 @jit()
@@ -194,8 +206,9 @@ def _rows(i, together, oh, h, s0, top):
 
 
 @jit(forceinline=True)
-def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count):
-    """Add a line of g to those of the window's pixels in dx that are the largest in x."""
+def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count, how):
+    """Give a line of g to those of the window's pixels in dx that are the largest in x, and zeros to
+    the others."""
     gradient = simd.get(g, at_g, count)
     zero, one = simd.zeros(x), simd.splat(x.dtype.type(1))
     if a1 - a0 == 2 and b1 - b0 == 2:  # as in _largest: of equals, and of NaNs, the first wins
@@ -208,18 +221,28 @@ def _to_winner(g, at_g, x, dx, image, a0, a1, b0, b1, w, channels, c, count):
             simd.where(is_low_right, low_right, low), simd.where(is_right, right, left)
         )
         above, below = simd.where(is_low, zero, gradient), simd.where(is_low, gradient, zero)
-        _add(dx, at, simd.where(is_right, zero, above), count)
-        _add(dx, at + channels, simd.where(is_right, above, zero), count)
-        _add(dx, low_at, simd.where(is_low_right, zero, below), count)
-        _add(dx, low_at + channels, simd.where(is_low_right, below, zero), count)
+        _give(dx, at, simd.where(is_right, zero, above), count, how)
+        _give(dx, at + channels, simd.where(is_right, above, zero), count, how)
+        _give(dx, low_at, simd.where(is_low_right, zero, below), count, how)
+        _give(dx, low_at + channels, simd.where(is_low_right, below, zero), count, how)
         return
     winner = _winner(x, image, a0, a1, b0, b1, w, channels, c, count)
     number = zero
     for a in range(a0, a1):
         for b in range(b0, b1):
             at = ((image + a) * w + b) * channels + c
-            _add(dx, at, simd.where(winner == number, gradient, zero), count)
+            _give(dx, at, simd.where(winner == number, gradient, zero), count, how)
             number = number + one
+
+
+@jit(forceinline=True)
+def _give(dx, at, share, count, how):
+    if how == STREAM:
+        simd.stream(dx, at, share)
+    elif how == STORE:
+        simd.put(dx, at, share, count)
+    else:
+        _add(dx, at, share, count)
 
 
 @jit(forceinline=True)

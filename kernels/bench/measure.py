@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.jit import jit, prange, problem, simd, threads
 
-PAUSE = 0.03  # seconds, in which idle threads fall asleep
+PAUSE = 0.1  # seconds in which idle threads go to sleep: OpenBLAS's after some 30 ms
 
 
 def interleave(contestants, seconds, threads=1, turns=3):

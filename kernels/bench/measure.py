@@ -9,7 +9,8 @@ import numpy as np
 
 from kernels.jit import jit, prange, problem, simd, threads
 
-PAUSE = 0.1  # seconds in which idle threads go to sleep: OpenBLAS's after some 30 ms
+PAUSE = 0.06  # seconds in which idle threads go to sleep: OpenBLAS's after some 30 ms
+WAKE = 0.015  # seconds, some ticks of the scheduler, until each woken thread has a core of its own
 
 
 def interleave(contestants, seconds, threads=1, turns=3):
@@ -20,8 +21,8 @@ def interleave(contestants, seconds, threads=1, turns=3):
 
     One thread is timed in CPU time: it does not see the neighbours. Where there are several, those
     of the function before (PyTorch's, BLAS's, Numba's) wait for more work without sleeping, on the
-    cores that the next one needs: it begins when they have gone to sleep, and wakes its own in a
-    call that is not timed."""
+    cores that the next one needs: it begins when they have gone to sleep, and wakes its own in calls
+    that are not timed."""
     clock = time.process_time if threads == 1 else time.perf_counter
     for function in contestants.values():
         function()  # compiles, allocates, fills caches
@@ -33,7 +34,9 @@ def interleave(contestants, seconds, threads=1, turns=3):
         for name, function in order:
             if threads > 1:
                 time.sleep(PAUSE)
-                function()
+                woken = clock() + WAKE
+                while clock() < woken:
+                    function()
             start = clock()
             function()
             durations[name].append(clock() - start)

@@ -131,11 +131,13 @@ def test_contestants_take_turns_in_changing_order(monkeypatch):
 
 def test_several_threads_are_timed_by_the_clock_when_only_theirs_are_awake(monkeypatch):
     done, now = [], iter(range(1000))
+    monkeypatch.setattr(measure, "WAKE", 1.5)
     monkeypatch.setattr(measure.time, "perf_counter", lambda: done.append("clock") or next(now))
     monkeypatch.setattr(measure.time, "sleep", done.append)
     found = measure.interleave({"a": lambda: done.append("a")}, seconds=0, threads=2)
     assert found == {"a": [1] * 3}
-    assert done == ["a"] + [measure.PAUSE, "a", "clock", "a", "clock"] * 3
+    waking = ["clock", "clock", "a", "clock"]           # a call, after which its time is over
+    assert done == ["a"] + [measure.PAUSE, *waking, "clock", "a", "clock"] * 3
 
 
 def test_scaling_prints_time_for_a_pixel(capsys):

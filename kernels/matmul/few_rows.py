@@ -1,13 +1,14 @@
 """A few rows meet a large transposed matrix: the gradient of a dense layer's input, g wᵀ.
 
-With a batch of 8 each weight is used 8 times. Reading it takes as long as that, and BLAS makes a
-copy of it before it multiplies. Here the rows of the large matrix are those of register tiles
-(`kernels.microkernel`), read once and in the order in which they lie; the few rows are the tiles'
-columns, stay in the cache, and the result is turned block by block.
+With a batch of 32 each weight is used 32 times, and BLAS makes a copy of it before it multiplies.
+Here the rows of the large matrix are those of register tiles (`kernels.microkernel`), read once and
+in the order in which they lie; the few rows are the tiles' columns, stay in the cache, and the
+result is turned block by block.
 
-Measured for w of 86528 x 1024, one thread: for a batch of 8 .6 of OpenBLAS's time, for 32 .7 to .9.
-The output itself, x w, reads w across its rows: BLAS is as fast there. The weight gradient xᵀ g has
-few terms, not few rows: `kernels.matmul.blocked` takes as little time for it.
+Measured for 32 rows and w of 86528 x 1024, one thread: .7 to .9 of OpenBLAS's time. The output
+itself, x w, reads w across its rows: BLAS is as fast there. The weight gradient xᵀ g has few terms,
+not few rows (`kernels.matmul.blocked`), and up to 8 rows are bound by the memory
+(`kernels.matmul.stream`).
 """
 
 import numpy as np

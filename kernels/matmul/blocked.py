@@ -22,7 +22,7 @@ ms, and takes 18 like this.
 import numpy as np
 
 from kernels import memory
-from kernels.jit import jit, most_threads, plain, prange, threads, usable
+from kernels.jit import float32_only, jit, most_threads, plain, prange, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, spare, workspace
@@ -48,15 +48,13 @@ def blocked(a, b):
 @blocked.needs
 def _(a, b):
     (m, k), n = a.shape, b.shape[1]
-    if a.dtype != np.float32 or b.dtype != np.float32:
-        return "float32 only"
     if m * k * n < SMALL:
         return f"fewer than {SMALL:,} multiplications: BLAS starts faster"
     if m <= FEW:
         return f"not more than {FEW} rows: a copy of the other matrix does not pay"
     if n == 1:
         return "one column: BLAS has a kernel for vectors"
-    answer = usable(a, b)
+    answer = float32_only(a, b)
     if answer is True and k > FEW and most_threads() == 1:
         return "one thread only: BLAS is as fast, and its threads are in nobody's way"
     return answer

@@ -14,7 +14,7 @@ not few rows (`kernels.matmul.blocked`), and up to 8 rows are bound by the memor
 import numpy as np
 
 from kernels import memory
-from kernels.jit import jit, plain, prange, threads, usable
+from kernels.jit import float32_only, jit, plain, prange, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.microkernel import COLUMNS, NONE, ZERO, multiply, spare, workspace
@@ -48,13 +48,11 @@ def _panels(b):
 @few_rows.needs
 def _(a, b):
     (m, k), n = a.shape, b.shape[1]
-    if a.dtype != np.float32 or b.dtype != np.float32:
-        return "float32 only"
     if m * k * n < SMALL:
         return f"fewer than {SMALL:,} multiplications: BLAS starts faster"
     if m > FEW or b.flags.c_contiguous or not b.flags.f_contiguous:
         return f"not up to {FEW} rows times a transposed matrix"
-    return usable(a, b)
+    return float32_only(a, b)
 
 
 @jit(parallel=True)

@@ -18,7 +18,7 @@ threads: 18, 12 and 13 ms, after 24, 23 and 16.
 import numpy as np
 
 from kernels import memory
-from kernels.jit import jit, plain, prange, simd, threads, usable
+from kernels.jit import float32_only, jit, plain, prange, simd, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.matmul.blocked import in_memory
@@ -51,8 +51,6 @@ def stream(a, b):
 @stream.needs
 def _(a, b):
     (m, k), n = a.shape, b.shape[1]
-    if a.dtype != np.float32 or b.dtype != np.float32:
-        return "float32 only"
     if not (2 <= m <= FEW < k or 2 <= k <= FEW < m):
         return f"neither 2 to {FEW} rows nor sums of 2 to {FEW} terms"
     if max(k, m) * n < LARGE:
@@ -64,7 +62,7 @@ def _(a, b):
         return "fewer than three columns of a transposed matrix"
     if (k if turned else n) % LANES:
         return f"b's rows (transposed: its columns) are not whole lines of {LANES} numbers"
-    return usable(a, b)
+    return float32_only(a, b)
 
 
 @jit(parallel=True)

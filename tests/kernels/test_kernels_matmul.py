@@ -105,6 +105,15 @@ def test_long_sums_stay_exact(rung, rng=np.random.default_rng(0)):
 
 
 @needs_numba
+@pytest.mark.parametrize("a_dtype, b_dtype", [("f8", "f8"), ("f4", "f8"), ("f8", "f4"), ("c8", "c8")])
+def test_compiled_rungs_are_for_float32(a_dtype, b_dtype):
+    few, many = np.ones((8, 4096), a_dtype), np.ones((4096, 512), b_dtype)
+    tall = np.ones((4096, 8), a_dtype)
+    for a, b in ((few, many), (few, np.ones((512, 4096), b_dtype).T), (tall, np.ones((8, 512), b_dtype))):
+        assert kernels.explain(matmul, a, b).chosen == "array"
+
+
+@needs_numba
 def test_a_column_is_blas_s(rng=np.random.default_rng(0)):
     a = np.ones((4096, 512), np.float32)
     assert kernels.explain(matmul, a, np.ones((512, 1), np.float32)).chosen == "array"

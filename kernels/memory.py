@@ -11,19 +11,21 @@ free, are more than 128 MiB plus 3/2 of the most that was ever in use at once.
 """
 
 import collections
+import itertools
 import math
 import threading
 
 import numpy as np
 
-SMALL = 2**20  # bytes; below, NumPy's allocator reuses memory by itself
+SMALL = 2**12  # bytes; below, NumPy's allocator reuses memory by itself
 SLACK = 2**27  # bytes: those 128 MiB
 LINE = 64  # bytes of a cache line, where every array begins
 
 _lock = threading.Lock()
-_free = collections.OrderedDict()  # id(block) -> block, the longest unused first
+_free = {}  # size -> blocks of it, the longest unused first
 _returned = collections.deque()  # blocks of leases that died, at any time and in any thread
 _bytes = {"in use": 0, "free": 0, "most in use": 0}
+_returns = itertools.count()
 
 
 def empty(shape, dtype=np.float32):
@@ -33,7 +35,10 @@ def empty(shape, dtype=np.float32):
     if size < SMALL:
         block = _Block(size)
         return np.ndarray(shape, dtype, block.memory, block.start)
-    return np.asarray(_Lease(_take(size), shape, dtype))
+    block = _take(size)
+    lease = _Lease(shape, dtype, block.memory, block.start)
+    lease.block = block
+    return lease.view(np.ndarray)
 
 
 def release():
@@ -49,23 +54,17 @@ class _Block:
 
     def __init__(self, size):
         self.size = size
-        self.memory = np.empty(size + LINE, np.uint8)
-        address = self.memory.ctypes.data
-        self.start = -address % LINE
-        self.address = address + self.start
+        self.memory = _Memory(size + LINE, np.uint8)
+        self.start = -self.memory.ctypes.data % LINE
+        self.returned = 0  # the how manieth return of a block its last one was
 
 
-class _Lease:
-    """The right to a block of memory, in NumPy's array protocol. Ends with its last array."""
+class _Memory(np.ndarray):
+    """Not np.ndarray: the base of an array would be that at once, and not the lease between."""
 
-    def __init__(self, block, shape, dtype):
-        self.block = block
-        self.__array_interface__ = {
-            "version": 3,
-            "data": (block.address, False),
-            "shape": tuple(shape),
-            "typestr": dtype.str,
-        }
+
+class _Lease(np.ndarray):
+    """The right to a block of memory. Ends with the last array that is a view of it."""
 
     def __del__(self, give_back=_returned.append):
         give_back(self.block)
@@ -73,25 +72,33 @@ class _Lease:
 
 def _take(size):
     with _lock:
-        _collect()
-        block = next((b for b in reversed(_free.values()) if b.size == size), None)
-        if block is not None:
-            del _free[id(block)]
+        if _returned:
+            _collect()
+        if _free.get(size):
+            block = _free[size].pop()
             _bytes["free"] -= size
-        in_use = _bytes["in use"] + size
-        most = max(_bytes["most in use"], in_use) * 3 // 2 + SLACK
-        while _free and in_use + _bytes["free"] > most:
-            _bytes["free"] -= _free.popitem(last=False)[1].size
-    block = block or _Block(size)  # where there is no memory, nothing is counted
-    with _lock:
+        else:
+            _make_room(size)
+            block = _Block(size)  # where there is no memory, nothing is counted
         _bytes["in use"] += size
-        _bytes["most in use"] = max(_bytes["most in use"], _bytes["in use"])
+        if _bytes["in use"] > _bytes["most in use"]:
+            _bytes["most in use"] = _bytes["in use"]
     return block
 
 
 def _collect():
     while _returned:
         block = _returned.popleft()
-        _free[id(block)] = block
+        block.returned = next(_returns)
+        _free.setdefault(block.size, []).append(block)
         _bytes["free"] += block.size
         _bytes["in use"] -= block.size
+
+
+def _make_room(size):
+    """Give up free blocks, the longest unused first, until another one of that size fits."""
+    in_use = _bytes["in use"] + size
+    most = max(_bytes["most in use"], in_use) * 3 // 2 + SLACK
+    while _bytes["free"] and in_use + _bytes["free"] > most:
+        oldest = min(filter(None, _free.values()), key=lambda blocks: blocks[0].returned)
+        _bytes["free"] -= oldest.pop(0).size

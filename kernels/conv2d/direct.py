@@ -37,9 +37,8 @@ SMALL = 2**17  # multiplications
 @rung(conv2d, device="cpu", why="patches are multiplied where they lie, in vector registers")
 def direct(x, w, stride, padding, dilation, groups, b=None, relu=False):
     y = memory.empty(output_shape(x.shape, w.shape, stride, padding, dilation, groups))
-    taps = [tuple(range(size)) for size in w.shape[:2]]
-    origin = tuple(-before for before, _ in padding)
-    _correlate(x, w, taps, False, y, (0, 0), (1, 1), stride, origin, dilation, groups, b, relu)
+    _correlate(x, w, _taps(w.shape), False, y, (0, 0), (1, 1), stride, _origin(padding), dilation,
+               groups, b, relu)  # fmt: skip
     return y
 
 
@@ -65,32 +64,26 @@ def direct(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
 
 @rung(conv2d_weight_grad, device="cpu", why="patches are multiplied where they lie, transposed")
 def direct(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
-    kh, kw, c, o = w_shape
     if 0 in g.shape or 0 in x.shape:
         return np.zeros(w_shape, np.float32)
-    merged = _merged(groups, o // groups)
-    origin = tuple(-before for before, _ in padding)
-    plan = _plan(
-        x.shape, (kh, kw), g.shape, (0, 0), (1, 1), stride, origin, dilation, c * merged
-    )
-    groups, outputs = groups // merged, o // groups * merged
-    padded = -(-outputs // COLUMNS) * COLUMNS
+    plan = _plan(x.shape, _taps(w_shape), g.shape, (0, 0), (1, 1), stride, _origin(padding),
+                 dilation, groups)  # fmt: skip
     parts = min(threads(), plan.blocks)
-    rows = plan.taps.size
-    sums = workspace("sums", parts * groups * rows * padded).reshape(parts, groups, rows, padded)
-    to = np.arange(rows) * padded
-    packed = workspace("gradient", parts * plan.starts.size * padded).reshape(parts, -1)
+    sums = workspace("sums", parts * prod(plan.sums)).reshape(parts, *plan.sums)
+    packed = workspace("gradient", parts * plan.starts.size * plan.sums[2]).reshape(parts, -1)
     _weight_grad(
-        plain(x).reshape(-1), plain(g).reshape(-1), sums, to, plan.taps, plan.starts, plan.view,
-        _buffers(plan, parts), packed, outputs,
+        plain(x), plain(g), sums, plan.rows, plan.taps, plan.starts, plan.view,
+        _buffers(plan, parts), packed, plan.outputs,
     )  # fmt: skip
     for part in range(1, parts):
         sums[0] += sums[part]
-    if groups == 1 and merged == 1:
+    kh, kw, c, o = w_shape
+    if plan.groups == plan.merged == 1:
         return sums[0, 0, :, :o].reshape(w_shape).copy()
     # of the groups taken together, only those that are one: (KH*KW, C/G, G, O/G)
-    dw = np.empty((kh * kw, c, groups, merged, outputs // merged), np.float32)
-    sums = sums[0, ..., :outputs].reshape(groups, kh * kw, merged, c, merged, -1)
+    merged = plan.merged
+    dw = np.empty((kh * kw, c, plan.groups, merged, plan.outputs // merged), np.float32)
+    sums = sums[0, ..., : plan.outputs].reshape(plan.groups, kh * kw, merged, c, merged, -1)
     for one in range(merged):
         dw[:, :, :, one] = sums[:, :, one, :, one].transpose(1, 2, 0, 3)
     return dw.reshape(w_shape)
@@ -103,20 +96,15 @@ def _correlate(
 
     Zeros are around x. w is (KH, KW, C/groups, O); turned, its inputs and outputs are exchanged.
     """
-    kernel = tuple(map(len, taps))
-    inputs, outputs = x.shape[3] // groups, y.shape[3] // groups
-    if 0 in y.shape or inputs == 0:
+    if 0 in y.shape or 0 in x.shape:
         y[:, start[0] :: step[0], start[1] :: step[1]] = finish(0, b, relu)
         return
-    merged = _merged(groups, outputs)
-    groups = groups // merged
-    inputs, outputs = inputs * merged, outputs * merged
-    plan = _plan(x.shape, kernel, y.shape, start, step, stride, origin, dilation, inputs)
-    packed = pack(plain(w), taps, turned, groups, merged, inputs, outputs)
+    plan = _plan(x.shape, taps, y.shape, start, step, stride, origin, dilation, groups)
     parts = min(threads(), plan.blocks)
     _output(
-        plain(x).reshape(-1), packed, padded_bias(b, groups, outputs), NONE if not relu else ZERO_F,
-        y.reshape(-1), plan.starts, plan.taps, plan.to, plan.view, _buffers(plan, parts), outputs,
+        plain(x), plain(w), *plan.kernel, turned, plan.merged, workspace("kernel", prod(plan.panels)),
+        NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE, y, plan.starts, plan.taps,
+        plan.to, plan.view, _buffers(plan, parts), plan.outputs,
     )  # fmt: skip
 
 
@@ -128,31 +116,16 @@ def finish(y, b, relu):
 
 
 ZERO_F = np.float32(0)
+NO_BIAS = np.empty(0, np.float32)
 
 
-def padded_bias(b, groups, outputs):
-    """(groups, panels, 16), flat: b with the last panel of each group filled up."""
-    panels = -(-outputs // COLUMNS)
-    bias = np.zeros((groups, panels * COLUMNS), np.float32)
-    if b is not None:
-        bias[:, :outputs] = b.reshape(groups, outputs)
-    return bias.reshape(-1)
+def _taps(w_shape):
+    return range(w_shape[0]), range(w_shape[1])
 
 
-def pack(w, taps, turned, groups, merged, inputs, outputs):
-    """The kernel as `multiply` wants it: (groups, panels, KH*KW*inputs, 16), in a workspace."""
-    size = len(taps[0]) * len(taps[1]) * inputs
-    panels = -(-outputs // COLUMNS)
-    packed = workspace("kernel", groups * panels * size * COLUMNS)
-    rows, columns = (_table(axis) for axis in taps)
-    _pack(w.reshape(-1), w.shape, rows, columns, turned, merged, inputs, outputs,
-          packed.reshape(groups, panels, size, COLUMNS))
-    return packed
-
-
-@functools.lru_cache(maxsize=256)
-def _table(numbers):
-    return np.array(numbers, np.int64)
+def _origin(padding):
+    (top, _), (left, _) = padding
+    return -top, -left
 
 
 def _merged(groups, outputs):
@@ -174,6 +147,13 @@ def _place(kernel, stride, before, dilation, start):
 class _Plan(NamedTuple):
     """How a convolution walks over an image: in blocks of output rows, copied where padded."""
 
+    merged: int  # groups taken together; below, such a bundle is one group
+    groups: int
+    outputs: int  # of a group
+    kernel: tuple  # the taps of w that count: of its rows, of its columns
+    panels: tuple  # shape of the kernel as `multiply` wants it: (groups, panels, taps, 16)
+    sums: tuple  # shape of its gradient: (groups, taps, outputs rounded up to whole panels)
+    rows: np.ndarray  # where each row of that begins
     starts: np.ndarray  # where the patch of each pixel of a block begins
     taps: np.ndarray  # where each of its numbers is, from there
     to: np.ndarray  # where each pixel of a block goes in y, from the first on
@@ -183,11 +163,13 @@ class _Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def _plan(x_shape, kernel, y_shape, start, step, stride, origin, dilation, inputs):
+def _plan(x_shape, kernel, y_shape, start, step, stride, origin, dilation, groups):
     n, h, w, c = x_shape
     _, y_h, y_w, o = y_shape
+    merged = _merged(groups, o // groups)
+    groups = groups // merged
     oh, ow = (-(-(size - first) // s) for size, first, s in zip(y_shape[1:3], start, step))
-    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+    extent = [(len(taps) - 1) * d + 1 for taps, d in zip(kernel, dilation)]
     lines = min(max(PIXELS // ow, 1), oh)
     images = min(max(PIXELS // (oh * ow), 1), n)
     seen = [(size - 1) * s + e for size, s, e in zip((lines, ow), stride, extent)]
@@ -205,14 +187,23 @@ def _plan(x_shape, kernel, y_shape, start, step, stride, origin, dilation, input
     pixels = [np.arange(size) for size in (images, lines, ow)]
     rows = (pixels[0][:, None] * height + pixels[1] * stride[0]).ravel()
     y_rows = (pixels[0][:, None] * y_h + pixels[1] * step[0]).ravel()
-    taps = [np.arange(k) * d for k, d in zip(kernel, dilation)]
+    places = [np.arange(len(taps)) * d for taps, d in zip(kernel, dilation)]
+    taps = offsets(*places, np.arange(c // groups), width, c)
+    panels = -(-(o // groups) // COLUMNS)
     view = (
         *x_shape, oh, ow, images, lines, bands, bands * -(-n // images), stride[0], *origin, *seen,
         inside, y_h * y_w * o, step[0] * y_w * o, (start[0] * y_w + start[1]) * o,
     )  # fmt: skip
     return _Plan(
+        merged,
+        groups,
+        o // groups,
+        tuple(np.array(taps, np.int64) for taps in kernel),
+        (groups, panels, taps.size, COLUMNS),
+        (groups, taps.size, panels * COLUMNS),
+        np.arange(taps.size) * (panels * COLUMNS),
         offsets(rows, pixels[2] * stride[1], [0], width, c),
-        offsets(*taps, np.arange(inputs), width, c),
+        taps,
         offsets(y_rows, pixels[2] * step[1], [0], y_w, o),
         tuple(map(int, view)),
         bands * -(-n // images),
@@ -224,44 +215,59 @@ def _buffers(plan, parts):
     return workspace("block", parts * plan.buffer).reshape(parts, plan.buffer)
 
 
-@jit(error_model="numpy")
-def _pack(w, shape, rows, columns, turned, merged, inputs, outputs, packed):
-    kh, kw, c, o = shape
-    some_in, some_out = inputs // merged, outputs // merged
-    groups, panels, size, _ = packed.shape
-    whole = merged == 1 and outputs % COLUMNS == 0
-    if not whole:
-        clear(packed.ctypes.data, packed.size)
-    for group in range(groups):
-        for tap in range(rows.size * columns.size):
-            k, l = rows[tap // columns.size], columns[tap % columns.size]  # noqa: E741
-            base = (k * kw + l) * c * o
-            for panel in range(panels):
-                width = min(COLUMNS, some_out - panel * COLUMNS)
-                for one in range(merged):
-                    for number in range(some_in):
-                        row, first = (tap * merged + one) * some_in + number, one * some_out
-                        if turned:
-                            column = (group * merged + one) * some_in + number
-                            for j in range(width):
-                                packed[group, panel, row, first + j] = w[
-                                    base + (panel * COLUMNS + j) * o + column
-                                ]
-                        else:
-                            column = (group * merged + one) * some_out + panel * COLUMNS
-                            for j in range(width):
-                                packed[group, panel, row, first + j] = w[
-                                    base + number * o + column + j
-                                ]
-
-
 @jit(parallel=True)
-def _output(x, w, bias, floor, y, starts, taps, to, view, buffers, o):
+def _output(
+    x, w, rows, columns, turned, merged, packed, b, floor, y, starts, taps, to, view, buffers, o
+):
+    groups = packed.size // taps.size // ((o + COLUMNS - 1) // COLUMNS * COLUMNS)
+    _pack(w, rows, columns, turned, merged, groups, o, packed)
+    bias = padded_bias(b, groups, o)
     parts = len(buffers)
     for part in prange(parts):
         _output_part(
-            np.int64(part), parts, x, w, bias, floor, y, starts, taps, to, view, buffers[part], o
-        )
+            np.int64(part), parts, x, packed, bias, floor, y, starts, taps, to, view,
+            buffers[part], o,
+        )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _pack(w, rows, columns, turned, merged, groups, outputs, packed):
+    """w (KH, KW, C/groups, O) to panels (groups, panels, KH·KW·C/groups, 16), one after the other.
+
+    Of groups taken together each sees its own inputs, and zeros in place of the others'."""
+    one_in, one_out = w.shape[2], outputs // merged
+    if turned:
+        one_in, one_out = w.shape[3] // (groups * merged), w.shape[2]
+    if merged > 1 or outputs % COLUMNS:
+        clear(packed.ctypes.data, packed.size)
+    line = 0
+    for group in range(groups):
+        for first in range(0, outputs, COLUMNS):
+            for k in rows:
+                for l in columns:  # noqa: E741
+                    for one in range(merged):
+                        begin = (group * merged + one) * (one_in if turned else one_out)
+                        width = min(COLUMNS, one_out - first)
+                        for number in range(one_in):
+                            at = line + one * one_out
+                            if turned:
+                                for j in range(width):
+                                    packed[at + j] = w[k, l, first + j, begin + number]
+                            else:
+                                for j in range(width):
+                                    packed[at + j] = w[k, l, number, begin + first + j]
+                            line += COLUMNS
+
+
+@jit()
+def padded_bias(b, groups, outputs):
+    """b with the last panel of each group filled up, one after the other; zeros where b is empty."""
+    padded = (outputs + COLUMNS - 1) // COLUMNS * COLUMNS
+    bias = np.zeros(groups * padded, np.float32)
+    for group in range(groups if b.size else 0):
+        for j in range(outputs):
+            bias[group * padded + j] = b[group * outputs + j]
+    return bias
 
 
 @jit(error_model="numpy")

@@ -23,7 +23,7 @@ import numpy as np
 
 from kernels import memory
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
-from kernels.conv2d.direct import ZERO_F, finish, padded_bias, refusal
+from kernels.conv2d.direct import NO_BIAS, ZERO_F, finish, padded_bias, refusal
 from kernels.jit import jit, plain, prange, simd, threads
 from kernels.ladder import rung
 from kernels.microkernel import COLUMNS, NONE, ONE, ZERO, clear, copy, multiply, spare, workspace
@@ -83,7 +83,7 @@ def _convolve(x, w, size, before, b=None, relu=False):
     rows = np.arange(tiles) * (-(-c // COLUMNS) * COLUMNS)
     _output(
         x.reshape(-1), x.shape, wide.reshape(-1), points, y.reshape(-1), y.shape, before, tiles,
-        xs, ys, rows, padded_bias(b, 1, o), ZERO_F if relu else NONE,
+        xs, ys, rows, NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE,
     )  # fmt: skip
     return y
 
@@ -102,10 +102,11 @@ def _blocks(size, c, o):
 
 @jit(parallel=True)
 def _output(
-    x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows, bias, floor
+    x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows, b, floor
 ):
     parts = len(xs)
     c = x_shape[3]
+    bias = padded_bias(b, 1, y_shape[3])
     for part in prange(parts):
         _kernel_points(w, c, points, np.int64(part), parts)
     for part in prange(parts):

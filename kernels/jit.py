@@ -90,9 +90,10 @@ def plain(array):
 
 def threads():
     """How many threads share the passes of a prange."""
-    return _numba().get_num_threads()
+    return 1 if most_threads() == 1 else _numba().get_num_threads()
 
 
+@functools.lru_cache(maxsize=1)
 def most_threads():
     """How many threads there may be in this process; `numba.set_num_threads` does not change it."""
     import numba

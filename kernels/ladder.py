@@ -17,8 +17,9 @@
 `scale(x)` normalises its arguments, then runs the highest rung that is eligible: it runs on the
 device of the arrays and its `needs` says True (asked once for all arguments that look the same: see
 `Rung.needs`). `explain` tells which rung that is and why not the
-others; `use` and the environment variable MINIDEEP_KERNELS=op=rung,op=rung force one. A name that
-does not exist is an error: of `use` at once, of the variable at the first call of any op.
+others; `use` and the environment variable MINIDEEP_KERNELS=op=rung,op=rung force one. The variable
+is read at the first call of an op, and no more after that. A name that does not exist is an error:
+of `use` at once, of the variable at every call of any op.
 No rung moves an array from one device to another.
 """
 
@@ -94,9 +95,9 @@ class Ladder:
 
     def pick(self, args):
         """The rung that will run the normalised arguments `args`."""
-        forced = choice(self.name)
+        forced = choice(self.name) if environment() or _forced.get() else None
         if forced is None:
-            looks = tuple(map(_look, args))
+            looks = tuple([_look(arg) for arg in args])
             found = self.picked.get(looks)
             if found is not None and self.rungs.get(found.name) is found:
                 return found
@@ -133,6 +134,8 @@ def _look(arg):
     """All of an argument that `needs` may ask for. Equal for two arguments: the same answer."""
     if isinstance(arg, np.ndarray):
         return type(arg), arg.shape, arg.dtype, arg.flags.num
+    if type(arg) in (tuple, int):
+        return arg
     if is_array(arg):
         return type(arg), arg.shape, arg.dtype, arg.flags.c_contiguous, arg.flags.f_contiguous
     return float if isinstance(arg, (float, np.floating)) else arg
@@ -192,14 +195,10 @@ def choice(op):
     return _forced.get().get(op, general.get(op))
 
 
+@functools.lru_cache(maxsize=1)  # it is read once: this is asked at every call of every op
 def environment():
     """{op: rung} of MINIDEEP_KERNELS. ValueError for names that do not exist."""
-    setting = os.environ.get(ENVIRONMENT)
-    return _parse(setting) if setting else {}
-
-
-@functools.lru_cache(maxsize=8)
-def _parse(setting):
+    setting = os.environ.get(ENVIRONMENT, "")
     choices = {}
     for item in filter(None, (part.strip() for part in setting.split(","))):
         op, equals, name = (part.strip() for part in item.partition("="))

@@ -66,6 +66,8 @@ class _Memory(np.ndarray):
 class _Lease(np.ndarray):
     """The right to a block of memory. Ends with the last array that is a view of it."""
 
+    __slots__ = "block"
+
     def __del__(self, give_back=_returned.append):
         give_back(self.block)
 

@@ -1,6 +1,6 @@
 """Switches of the engine, one set for each thread."""
 
-import contextlib
+import functools
 import threading
 
 
@@ -14,14 +14,25 @@ class Mode(threading.local):
 mode = Mode()
 
 
-@contextlib.contextmanager
-def set_mode(**values):
-    old = {name: getattr(mode, name) for name in values}
-    mode.__dict__.update(values)
-    try:
-        yield
-    finally:
-        mode.__dict__.update(old)
+class set_mode:
+    """Context manager and decorator: other switches inside."""
+
+    def __init__(self, **values):
+        self.values, self.before = values, []  # before: of each entry, as one may lie in another
+
+    def __enter__(self):
+        self.before.append({name: getattr(mode, name) for name in self.values})
+        mode.__dict__.update(self.values)
+
+    def __exit__(self, *error):
+        mode.__dict__.update(self.before.pop())
+
+    def __call__(self, function):
+        @functools.wraps(function)
+        def inside(*args, **kwargs):
+            with set_mode(**self.values):
+                return function(*args, **kwargs)
+        return inside
 
 
 def no_grad():

@@ -15,6 +15,19 @@ hypothesis.settings.register_profile("default", max_examples=15, **COMMON)
 hypothesis.settings.register_profile("thorough", max_examples=100, **COMMON)
 
 
+@pytest.fixture
+def kernels_setting(monkeypatch):
+    """A function that sets MINIDEEP_KERNELS, as if this process had been started with it."""
+    from kernels.ladder import ENVIRONMENT, environment
+
+    def start_with(setting):
+        monkeypatch.setenv(ENVIRONMENT, setting)
+        environment.cache_clear()
+
+    yield start_with
+    environment.cache_clear()
+
+
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
 

@@ -29,9 +29,7 @@ def conv2d(x, w, stride=1, padding=0, dilation=1, groups=1):
     OH = (H + top + bottom - (KH - 1)·dilation - 1) // stride + 1. Raises ValueError for shapes
     that do not fit together.
     """
-    _check_array("x", x, 4)
-    _check_array("w", w, 4)
-    _check_floating(x=x, w=w)
+    _check_pair("x", x, "w", w)
     return x, w, *_geometry(x.shape, w.shape, stride, padding, dilation, groups)[:4]
 
 
@@ -41,9 +39,7 @@ def conv2d_input_grad(g, w, x_shape, stride=1, padding=0, dilation=1, groups=1):
 
     g has the shape of conv2d's output. As an op of its own it is the transposed convolution.
     """
-    _check_array("g", g, 4)
-    _check_array("w", w, 4)
-    _check_floating(g=g, w=w)
+    _check_pair("g", g, "w", w)
     x_shape = _shape("x_shape", x_shape)
     *geometry, y_shape = _geometry(x_shape, w.shape, stride, padding, dilation, groups)
     _check_gradient(g, y_shape)
@@ -56,9 +52,7 @@ def conv2d_weight_grad(g, x, w_shape, stride=1, padding=0, dilation=1, groups=1)
 
     g has the shape of conv2d's output.
     """
-    _check_array("g", g, 4)
-    _check_array("x", x, 4)
-    _check_floating(g=g, x=x)
+    _check_pair("g", g, "x", x)
     w_shape = _shape("w_shape", w_shape)
     *geometry, y_shape = _geometry(x.shape, w_shape, stride, padding, dilation, groups)
     _check_gradient(g, y_shape)
@@ -131,10 +125,12 @@ def _check_array(name, array, ndim):
         raise ValueError(f"{name} must have {ndim} axes {layout}, got shape {array.shape}")
 
 
-def _check_floating(**arrays):
-    """Bytes may meet floats, but among themselves they would overflow without a word."""
-    if all(array.dtype.kind in "biu" for array in arrays.values()):
-        found = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+def _check_pair(name, a, other, b):
+    """Four axes each. Bytes may meet floats, but among themselves they would overflow silently."""
+    _check_array(name, a, 4)
+    _check_array(other, b, 4)
+    if a.dtype.kind in "biu" and b.dtype.kind in "biu":
+        found = f"{name} {a.dtype}, {other} {b.dtype}"
         raise TypeError(f"one of the two must hold floating point numbers, got {found}")
 
 

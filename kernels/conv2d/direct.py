@@ -102,7 +102,7 @@ def _correlate(
     plan = _plan(x.shape, taps, y.shape, start, step, stride, origin, dilation, groups)
     parts = min(threads(), plan.blocks)
     _output(
-        plain(x), plain(w), *plan.kernel, turned, plan.merged, workspace("kernel", prod(plan.panels)),
+        plain(x), plain(w), *plan.kernel, turned, plan.merged, workspace("kernel", plan.panels),
         NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE, y, plan.starts, plan.taps,
         plan.to, plan.view, _buffers(plan, parts), plan.outputs,
     )  # fmt: skip
@@ -151,7 +151,7 @@ class _Plan(NamedTuple):
     groups: int
     outputs: int  # of a group
     kernel: tuple  # the taps of w that count: of its rows, of its columns
-    panels: tuple  # shape of the kernel as `multiply` wants it: (groups, panels, taps, 16)
+    panels: int  # numbers of the kernel as `multiply` wants it: (groups, panels, taps, 16)
     sums: tuple  # shape of its gradient: (groups, taps, outputs rounded up to whole panels)
     rows: np.ndarray  # where each row of that begins
     starts: np.ndarray  # where the patch of each pixel of a block begins
@@ -199,7 +199,7 @@ def _plan(x_shape, kernel, y_shape, start, step, stride, origin, dilation, group
         groups,
         o // groups,
         tuple(np.array(taps, np.int64) for taps in kernel),
-        (groups, panels, taps.size, COLUMNS),
+        groups * panels * taps.size * COLUMNS,
         (groups, taps.size, panels * COLUMNS),
         np.arange(taps.size) * (panels * COLUMNS),
         offsets(rows, pixels[2] * stride[1], [0], width, c),
@@ -273,6 +273,7 @@ def padded_bias(b, groups, outputs):
 @jit(error_model="numpy")
 def _output_part(part, parts, x, w, bias, floor, y, starts, taps, to, view, buffer, o):
     blocks, edge = view[9], spare()
+    clear(buffer.ctypes.data, buffer.size)
     padded = (o + COLUMNS - 1) // COLUMNS * COLUMNS
     groups = bias.size // padded
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
@@ -299,6 +300,7 @@ def _weight_grad(x, g, sums, to, taps, starts, view, buffers, packed, o):
 @jit(error_model="numpy")
 def _weight_grad_part(part, parts, x, g, dw, to, taps, starts, view, buffer, packed, o):
     blocks, edge = view[9], spare()
+    clear(buffer.ctypes.data, buffer.size)
     groups, size, padded = dw.shape
     every = groups * o
     begin = part * blocks // parts
@@ -327,7 +329,9 @@ def _weight_grad_part(part, parts, x, g, dw, to, taps, starts, view, buffer, pac
 
 @jit(error_model="numpy")
 def _block(x, view, block, buffer):
-    """Address of what the block sees, its pixels, the first one's number, and its place in y."""
+    """Address of what the block sees, its pixels, the first one's number, and its place in y.
+
+    `buffer` is the same for all blocks of a part: its columns outside of x stay zero."""
     n, h, w, c, oh, ow, images, lines, bands, _, stride, top, left, bh, bw, inside = view[:16]
     image, line = block // bands * images, block % bands * lines
     images, lines = min(images, n - image), min(lines, oh - line)
@@ -341,14 +345,12 @@ def _block(x, view, block, buffer):
     end = max(begin, end)
     for b in range(images):
         for i in range(bh):
-            at = buffer.ctypes.data + 4 * (b * bh + i) * bw * c
-            if not 0 <= top + i < h:
-                clear(at, bw * c)
-                continue
-            source = (((image + b) * h + top + i) * w + left + begin) * c
-            clear(at, begin * c)
-            copy(at + 4 * begin * c, x.ctypes.data + 4 * source, (end - begin) * c)
-            clear(at + 4 * end * c, (bw - end) * c)
+            at = buffer.ctypes.data + 4 * ((b * bh + i) * bw + begin) * c
+            if 0 <= top + i < h:
+                source = (((image + b) * h + top + i) * w + left + begin) * c
+                copy(at, x.ctypes.data + 4 * source, (end - begin) * c)
+            else:
+                clear(at, (end - begin) * c)
     return buffer.ctypes.data, pixels, first, to
 
 

@@ -17,8 +17,8 @@ def test_it_checks_every_rung(capsys):
     assert len(checked) == len(on_cpu) or jit.problem()  # without Numba compiled rungs cannot run
 
 
-def test_a_wrong_environment_is_one_line(capsys, monkeypatch):
-    monkeypatch.setenv("MINIDEEP_KERNELS", "conv2d=fastest")
+def test_a_wrong_environment_is_one_line(capsys, kernels_setting):
+    kernels_setting("conv2d=fastest")
     for arguments in ([], ["bench", "adam"]):
         with pytest.raises(SystemExit) as stopped:
             program.main(arguments)

@@ -112,11 +112,27 @@ def test_use_holds_in_its_own_thread_only():
     assert seen == ["im2col"]
 
 
-def test_the_environment_forces_a_rung_and_use_overrides_it(monkeypatch):
-    monkeypatch.setenv(ENVIRONMENT, " conv2d = formula ,lstm=formula,")
+def test_the_environment_forces_a_rung_and_use_overrides_it(kernels_setting, monkeypatch):
+    kernels_setting(" conv2d = formula ,lstm=formula,")
     assert explain("conv2d", IMAGE, KERNEL).chosen == "formula"
     with use(conv2d="im2col"):
         assert explain("conv2d", IMAGE, KERNEL).chosen == "im2col"
+    monkeypatch.setenv(ENVIRONMENT, "conv2d=shifts")  # too late
+    assert explain("conv2d", IMAGE, KERNEL).chosen == "formula"
+
+
+def test_a_forced_rung_runs_although_another_is_remembered(kernels_setting, monkeypatch):
+    ran = []
+    formula = kernels.conv2d.rungs["formula"]
+    monkeypatch.setattr(formula, "function", lambda *args: ran.append(args))
+    kernels.conv2d(IMAGE, KERNEL)
+    assert not ran
+    with use(conv2d="formula"):
+        kernels.conv2d(IMAGE, KERNEL)
+    assert len(ran) == 1
+    kernels_setting("conv2d=formula")
+    kernels.conv2d(IMAGE, KERNEL)
+    assert len(ran) == 2
 
 
 @pytest.mark.parametrize(
@@ -127,8 +143,8 @@ def test_the_environment_forces_a_rung_and_use_overrides_it(monkeypatch):
         ("formula", "not of the form op=rung"),
     ],
 )
-def test_a_wrong_environment_is_an_error(monkeypatch, setting, message):
-    monkeypatch.setenv(ENVIRONMENT, setting)
+def test_a_wrong_environment_is_an_error(kernels_setting, setting, message):
+    kernels_setting(setting)
     other = np.ones((2, 2))
     with use(matmul="formula"):  # which the variable does not decide
         for call in (lambda: kernels.conv2d(IMAGE, KERNEL), lambda: kernels.softmax(other),

@@ -173,7 +173,7 @@ class Layer(Configurable):
         name = name or f"weight_{len(self._weights)}"
         if name in self._weights:
             raise ValueError(f"{self.name} already has a weight named {name!r}")
-        array = np.asarray(initializers.get(initializer)(tuple(shape)))
+        array = np.asarray(initializers.get(initializer)(tuple(shape)), order="C")
         if array.shape != tuple(shape):
             raise ValueError(f"the initializer of {self.name}'s {name} gave an array of shape "
                              f"{array.shape}, not {tuple(shape)}")

@@ -122,29 +122,35 @@ class Op:
         bare = type(g) is not Tensor
         if bare and isinstance(g, generic):  # of arrays without axes NumPy's operators make numbers
             g = asarray(g)
+        gradients = ()
         if self._joint:
             values = node.values()
             gradients = self._joint(Tensor(g) if bare else g, values["y"],
                                     *[values[n] for n in self.inputs], **node.attrs)
         else:
-            values = {**node.attrs, **node.values(bare), "g": g}
-            gradients = [None if edge is None else self._pull_one(i, values, node.attrs)
-                         for i, edge in enumerate(node.edges)]
+            values = node.values(bare)
+            values["g"] = g
         pairs = []
-        for i, (edge, gx) in enumerate(zip(node.edges, gradients)):
-            if edge is not None and gx is not None:
-                gx = gx.data if bare and type(gx) is Tensor else gx
-                like = node.likes[i]
-                fits = gx.shape == like[0] and gx.dtype == like[1]
-                pairs.append((edge, gx if fits else fit(gx, like, self, i)))
+        for i, edge in enumerate(node.edges):
+            if edge is None:
+                continue
+            gx = gradients[i] if gradients else self._pull_one(i, values, node.attrs)
+            if gx is None:
+                continue
+            if bare and type(gx) is Tensor:
+                gx = gx.data
+            shape, dtype = node.likes[i]
+            fits = gx.shape == shape and gx.dtype == dtype
+            pairs.append((edge, gx if fits else fit(gx, node.likes[i], self, i)))
         return pairs
 
     def _pull_one(self, i, values, attrs):
-        vjp = self._vjps.get(self.argument(i))
+        vjp = self._vjps.get(self.variadic or self.inputs[i])
         if vjp is None:
             return None
         function, names, takes_all = vjp
-        values["i"] = i
+        if attrs or self.variadic:
+            values = {**attrs, **values, "i": i}
         if takes_all:
             return function(**{**attrs, **{name: values[name] for name in names}})
         return function(*[values[name] for name in names])
@@ -161,7 +167,8 @@ class Node:
     __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "__weakref__")
 
     def __init__(self, op, inputs, attrs, y):
-        self.op, self.attrs, self.hooks, anomaly = op, attrs, None, mode.anomaly
+        self.op, self.attrs, self.hooks, self.where = op, attrs, None, None  # where: in which line
+        anomaly = mode.anomaly
         places, wants = op.saves(inputs)
         self.edges = [x.node or x if want else None for x, want in zip(inputs, wants)]
         self.likes = [(x.data.shape, x.data.dtype) if type(x) is Tensor else ((), None) for x in inputs]
@@ -170,10 +177,9 @@ class Node:
         self.prints = []
         for v in (*self.saved.values(), *attrs.values()):  # attrs too: an index may be an array
             for x in v if type(v) is tuple else (v,):
-                mark = fingerprint(x.data if type(x) is Tensor else x, anomaly)
-                if mark is not None:
-                    self.prints.append((x, mark))
-        self.where = None  # file:line of the user's program
+                array = x.data if type(x) is Tensor else x
+                if type(array) in (ndarray, list):  # not on a GPU: it would stop the queue
+                    self.prints.append((x, fingerprint(array, anomaly)))
         if anomaly:
             self.where = mode.pulled.where if mode.pulled else user_line()
 
@@ -235,23 +241,24 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             stack.extend(_edges(node))
 
     gradients, found, ready = {}, {}, []
+    keep, anomaly = retain_graph or create_graph, mode.anomaly
 
-    def arrive(edge, g):
-        if edge in gradients:
-            g = gradients[edge] + g
-        gradients[edge] = g
-        if type(edge) is Node:
-            consumers[edge] -= 1
-            if not consumers[edge]:
-                ready.append(edge)
+    def arrive(pairs):
+        for edge, g in pairs:
+            before = gradients.get(edge)
+            gradients[edge] = g if before is None else before + g
+            if type(edge) is Node:
+                consumers[edge] -= 1
+                if not consumers[edge]:
+                    ready.append(edge)
 
     with set_mode(grad=create_graph, pulled=None):
-        for tensor, g in roots:
-            arrive(_edge(tensor), g if create_graph else g.data)
+        arrive([(_edge(tensor), g if create_graph else g.data) for tensor, g in roots])
         while ready:
             node = ready.pop()
             g = gradients.pop(node)
             if node.hooks:
+                mode.pulled = None
                 g = _call_hooks(node, _as_tensor(g))
                 g = g if create_graph else g.data
             if watch and node in watch:
@@ -260,12 +267,11 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
                     continue
             _edges(node)
             mode.pulled = node
-            for edge, gx in node.op.pull(node, g):
-                if mode.anomaly:
-                    check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
-                arrive(edge, gx)
-            mode.pulled = None
-            if not (retain_graph or create_graph):
+            pairs = node.op.pull(node, g)
+            for _, gx in pairs if anomaly else ():
+                check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
+            arrive(pairs)
+            if not keep:
                 node.edges, node.saved, node.prints = None, {}, []
         for leaf, g in gradients.items():
             g = _as_tensor(g)

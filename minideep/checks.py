@@ -34,12 +34,10 @@ def user_line():
 
 
 def fingerprint(array, full=False):
-    """What changes when the array does: of every element up to 64k of them, of an even sample
-    beyond unless `full`. None for an array on a GPU, where it would stop the queue."""
-    if type(array) is list:  # an index
+    """What changes when a NumPy array does (or a list, an index): of every element up to 64k of
+    them, of an even sample beyond unless `full`."""
+    if type(array) is list:
         return hash(repr(array))
-    if type(array) is not np.ndarray:
-        return None
     if array.size > 65536 and not full:
         flat = array.reshape(-1) if array.flags.c_contiguous else array
         samples = 509 if flat.ndim == 1 else 4  # along each axis, about

@@ -86,8 +86,6 @@ def test_wide_indices(name, monkeypatch):
 @pytest.mark.parametrize(
     "name, arguments",
     [
-        ("softmax", lambda: classifying("softmax", 1500)),  # a block a row
-        ("softmax_crossentropy_grad", lambda: classifying("softmax_crossentropy_grad", 1500)),
         ("moments", lambda: normalizing("moments", (3, 5, 64), 2)),  # a block a group
         ("moments", lambda: normalizing("moments", (1, 1000, 3), 3)),  # parts of the pixels
         ("normalize_grad", lambda: normalizing("normalize_grad", (1, 1000, 3), 3)),
@@ -98,6 +96,42 @@ def test_wide_indices(name, monkeypatch):
 )  # fmt: skip
 def test_other_paths(name, arguments):
     check(name, arguments())
+
+
+BY_ROW = [op for op in CASES if "softmax" in op]
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", BY_ROW)
+@pytest.mark.parametrize("classes", [1, 16, 17, 300, 512, 513, 1000])
+def test_rows_of_several_threads(op, classes):
+    """From one thread a row, through several in a warp, to several warps; nine rows, which fill no
+    block but leave a remainder to all."""
+    check(op, classifying(op, classes))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", BY_ROW)
+@pytest.mark.parametrize("classes", [16384, 16385, 33000])
+def test_rows_of_all_threads(op, classes):
+    """Such as stay in the registers of 1024 threads just so, and such as are read twice."""
+    check(op, [a[:2] if isinstance(a, np.ndarray) else a for a in classifying(op, classes)])
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "softmax_crossentropy"])
+@pytest.mark.parametrize("size", [3, 40, 1000, 17000])
+def test_rows_with_infinities(op, size):
+    """In one place, in all places of some threads, in all places; and a NaN."""
+    x = np.tile(np.linspace(-3, 3, size, dtype=np.float32), (8, 1))
+    x[0, 1], x[1, -1], x[2, 0], x[3], x[4, : size // 2 + 1] = np.inf, -np.inf, np.nan, -np.inf, -np.inf
+    x[5], x[6], x[7, 1:] = 1e30, np.finfo(np.float32).min, -1e38
+    arguments = ladders()[op].contract(x, *[np.zeros(8, int)] * op.endswith("py"))
+    with np.errstate(all="ignore"):
+        want = ladders()[op].rungs["array"](*arguments)
+    assert np.isnan(want[[0, 2, 3]]).any(axis=-1).all() and not np.isnan(want[[1, 4, 5, 6, 7]]).any()
+    with on_cpu():
+        np.testing.assert_allclose(ladders()[op].rungs["cuda_raw"](*arguments), want, 1e-5, 1e-6)
 
 
 @needs_gxx
@@ -176,8 +210,8 @@ FAULTS = {
     ),
     "crop index": ("crop", "crop_image_grad", "? 1 - at.past", "? at.past", WRONG),
     "softmax divergence": (
-        "softmax", "softmax", "if (row >= rows) return;",
-        "if (row >= rows || threadIdx.x >= classes) return;",
+        "softmax", "softmax", "const float largest = over_row",
+        "if (threadIdx.x % 64 == 63) return {};\n    const float largest = over_row",
         (RuntimeError, "divergent barrier"),
     ),
     "moments index": (
@@ -196,7 +230,7 @@ def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
     assert old in source
     (tmp_path / module._cu.name).write_text(source.replace(old, new))
     monkeypatch.setattr(module, "_cu", kernels.cuda.Module(tmp_path / module._cu.name))
-    arguments = classifying(name, 5) if folder == "softmax" else None
+    arguments = classifying(name, 1000) if folder == "softmax" else None
     with pytest.raises(kind, match=message):
         check(name, arguments)
 

@@ -21,21 +21,24 @@ struct Row {
 
     __device__ Index step() const { return EACH * (Index)blockDim.x; }
 
-    __device__ void fetch(float (&v)[EACH], const float* __restrict__ x, Index first,
+    // Whether the thread's e-th number from k on is one of the row's.
+    __device__ bool has(Index k, int e) const { return k + e * (Index)blockDim.x < size; }
+
+    // v = the thread's numbers from k on; here: where the row begins.
+    __device__ void fetch(float (&v)[EACH], const float* __restrict__ here, Index k,
                           float beyond) const
     {
-        x += start + first;
+        here += k;
 #pragma unroll
-        for (int e = 0; e < EACH; e++, x += blockDim.x)
-            v[e] = first + e * (Index)blockDim.x < size ? *x : beyond;
+        for (int e = 0; e < EACH; e++, here += blockDim.x) v[e] = has(k, e) ? *here : beyond;
     }
 
-    __device__ void store(float* __restrict__ y, Index first, const float (&v)[EACH]) const
+    __device__ void store(float* __restrict__ here, Index k, const float (&v)[EACH]) const
     {
-        y += start + first;
+        here += k;
 #pragma unroll
-        for (int e = 0; e < EACH; e++, y += blockDim.x)
-            if (first + e * (Index)blockDim.x < size) *y = v[e];
+        for (int e = 0; e < EACH; e++, here += blockDim.x)
+            if (has(k, e)) *here = v[e];
     }
 };
 

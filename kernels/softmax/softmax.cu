@@ -30,7 +30,7 @@ __device__ Scale scale_of(const Row& row, const float* __restrict__ x, float (&v
 {
     float own = LOWEST, sum = 0;
     for (Index k = threadIdx.x; k < row.size; k += row.step()) {
-        row.fetch(v, x, k, minus_infinity());
+        row.fetch(v, x + row.start, k, minus_infinity());
         const float before = own;
         for (int e = 0; e < EACH; e++) own = fmaxf(own, v[e]);
         if (!row.whole) sum *= expf(before - own);
@@ -49,7 +49,7 @@ __device__ void softmax_of(const Row& row, const float* __restrict__ x, const Sc
         const float factor = expf(scale.own - scale.largest) * share;
         for (int e = 0; e < EACH; e++) v[e] *= factor;
     } else {
-        row.fetch(v, x, k, 0);
+        row.fetch(v, x + row.start, k, 0);
         for (int e = 0; e < EACH; e++) v[e] = expf(v[e] - scale.largest) * share;
     }
 }
@@ -62,7 +62,7 @@ softmax(const float* __restrict__ x, float* __restrict__ y, Index rows, Index cl
     const Scale scale = scale_of(row, x, v);
     for (Index k = threadIdx.x; k < classes; k += row.step()) {
         softmax_of(row, x, scale, k, v);
-        row.store(y, k, v);
+        row.store(y + row.start, k, v);
     }
 }
 
@@ -74,9 +74,9 @@ log_softmax(const float* __restrict__ x, float* __restrict__ y, Index rows, Inde
     const Scale scale = scale_of(row, x, v);
     const float log_sum = logf(scale.sum);
     for (Index k = threadIdx.x; k < classes; k += row.step()) {
-        row.fetch(v, x, k, 0);
+        row.fetch(v, x + row.start, k, 0);
         for (int e = 0; e < EACH; e++) v[e] = v[e] - scale.largest - log_sum;
-        row.store(y, k, v);
+        row.store(y + row.start, k, v);
     }
 }
 
@@ -87,18 +87,18 @@ softmax_grad(const float* __restrict__ g, const float* __restrict__ y, float* __
     const Row row(rows, classes);
     float outer[EACH], v[EACH], sum = 0;
     for (Index k = threadIdx.x; k < classes; k += row.step()) {
-        row.fetch(outer, g, k, 0);
-        row.fetch(v, y, k, 0);
+        row.fetch(outer, g + row.start, k, 0);
+        row.fetch(v, y + row.start, k, 0);
         for (int e = 0; e < EACH; e++) sum += outer[e] * v[e];
     }
     sum = over_row(sum);
     for (Index k = threadIdx.x; k < classes; k += row.step()) {
         if (!row.whole) {
-            row.fetch(outer, g, k, 0);
-            row.fetch(v, y, k, 0);
+            row.fetch(outer, g + row.start, k, 0);
+            row.fetch(v, y + row.start, k, 0);
         }
         for (int e = 0; e < EACH; e++) v[e] *= outer[e] - sum;
-        row.store(dx, k, v);
+        row.store(dx + row.start, k, v);
     }
 }
 
@@ -109,18 +109,18 @@ log_softmax_grad(const float* __restrict__ g, const float* __restrict__ y, float
     const Row row(rows, classes);
     float outer[EACH], v[EACH], sum = 0;
     for (Index k = threadIdx.x; k < classes; k += row.step()) {
-        row.fetch(outer, g, k, 0);
-        row.fetch(v, y, k, 0);  // already, where it stays
+        row.fetch(outer, g + row.start, k, 0);
+        row.fetch(v, y + row.start, k, 0);  // already, where it stays
         for (int e = 0; e < EACH; e++) sum += outer[e];
     }
     sum = over_row(sum);
     for (Index k = threadIdx.x; k < classes; k += row.step()) {
         if (!row.whole) {
-            row.fetch(outer, g, k, 0);
-            row.fetch(v, y, k, 0);
+            row.fetch(outer, g + row.start, k, 0);
+            row.fetch(v, y + row.start, k, 0);
         }
         for (int e = 0; e < EACH; e++) v[e] = outer[e] - expf(v[e]) * sum;
-        row.store(dx, k, v);
+        row.store(dx + row.start, k, v);
     }
 }
 
@@ -150,7 +150,7 @@ softmax_crossentropy_grad(const float* __restrict__ g, const float* __restrict__
         softmax_of(row, logits, scale, k, v);
         for (int e = 0; e < EACH; e++)
             v[e] = outer * (e * (int)blockDim.x == label - k ? v[e] - 1 : v[e]);
-        row.store(dz, k, v);
+        row.store(dz + row.start, k, v);
     }
 }
 

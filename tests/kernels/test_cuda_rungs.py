@@ -118,6 +118,43 @@ def test_rows_of_all_threads(op, classes):
     check(op, [a[:2] if isinstance(a, np.ndarray) else a for a in classifying(op, classes)])
 
 
+NORMALIZATION = ["moments", "normalize", "normalize_grad"]
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", NORMALIZATION)
+@pytest.mark.parametrize("shape, groups", [
+    ((9, 1, 1), 1), ((5, 1, 16), 1), ((9, 1, 17), 1), ((3, 1, 34), 2), ((40, 1, 6), 3), ((3, 1, 520), 1),
+    ((2, 1, 17000), 1),
+])  # fmt: skip
+def test_normalization_of_rows(op, shape, groups):
+    """Samples of one pixel: from one thread a row to rows that no registers hold."""
+    check(op, normalizing(op, shape, groups))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", NORMALIZATION)
+@pytest.mark.parametrize("shape, groups", [
+    ((1, 2, 1), 1), ((1, 2049, 1), 1), ((2, 63, 32), 8), ((1, 64, 33), 33), ((2, 65, 32), 1),
+    ((1, 200, 64), 64), ((3, 129, 48), 3), ((1, 7, 130), 130), ((1, 515, 3), 3), ((4, 9, 64), 2),
+])  # fmt: skip
+def test_normalization_of_channels(op, shape, groups):
+    """One pixel less and more than a block reads at once, several parts, idle threads, wide groups."""
+    check(op, normalizing(op, shape, groups))
+
+
+@needs_gxx
+@pytest.mark.parametrize("shape, groups", [((1, 5000, 3), 3), ((2, 700, 4), 1), ((3, 1, 1000), 1)])
+def test_moments_with_a_large_mean_lose_no_digits(shape, groups):
+    x = (1000 + random(shape)).astype(np.float32)
+    x[:, 0, 0] = 0  # a first number that says nothing of the others
+    want = ladders()["moments"].rungs["array"](x.astype(float), groups)
+    with on_cpu():
+        mean, variance = ladders()["moments"].rungs["cuda_raw"](x, groups)
+    np.testing.assert_allclose(mean, want[0], rtol=3e-7)
+    np.testing.assert_allclose(variance, want[1], rtol=1e-4)
+
+
 @needs_gxx
 @pytest.mark.parametrize("op", ["softmax", "log_softmax", "softmax_crossentropy"])
 @pytest.mark.parametrize("size", [3, 40, 1000, 17000])
@@ -215,8 +252,7 @@ FAULTS = {
         (RuntimeError, "divergent barrier"),
     ),
     "moments index": (
-        "normalization", "moments", "count * counts[other] / both", "count / both",
-        WRONG,
+        "normalization", "moments", "off * off * (a.count * share)", "off * off * share", WRONG,
     ),
 }  # fmt: skip
 

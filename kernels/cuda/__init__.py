@@ -43,7 +43,7 @@ import numpy as np
 from kernels import backend
 from kernels.cuda.on_cpu import on_cpu, run_on_cpu, schedule
 
-__all__ = ["blocks", "empty", "module", "on_cpu", "row_block", "usable"]
+__all__ = ["blocks", "empty", "module", "on_cpu", "row_block", "usable", "width"]
 
 EACH = 16  # numbers of a row that a thread reads at once: as in rows.h
 NARROW = 2**30  # Index is int up to here: i += stride stays below 2^31
@@ -245,6 +245,17 @@ def row_block(size):
     """
     threads = min(1024, 1 << (blocks(size, EACH) - 1).bit_length())
     return threads, 1 if threads > 32 else 256 // threads
+
+
+def width(count, *arrays):
+    """4 where `count` neighbours may be read and written four at a time: a multiple of 4, in arrays
+    that begin at a multiple of 16 bytes; else 1. For modules that are compiled for both."""
+    aligned = all(_address(array) % 16 == 0 for array in arrays)
+    return 4 if count % 4 == 0 and aligned else 1
+
+
+def _address(array):
+    return array.ctypes.data if backend.device_of(array) == "cpu" else array.data.ptr
 
 
 def empty(shape, *, like, dtype=None):

@@ -171,6 +171,54 @@ def test_rows_with_infinities(op, size):
         np.testing.assert_allclose(ladders()[op].rungs["cuda_raw"](*arguments), want, 1e-5, 1e-6)
 
 
+def unaligned(value):
+    """The same numbers, contiguous, but 4 bytes behind a multiple of 16."""
+    if not isinstance(value, np.ndarray):
+        return value
+    memory = np.empty(value.size + 8, np.float32)
+    first = 1 - memory.ctypes.data % 16 // 4 + 4
+    view = memory[first : first + value.size].reshape(value.shape)
+    view[...] = value
+    assert view.ctypes.data % 16 == 4
+    return view
+
+
+POOLING = ["max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "avg_pool2d", "avg_pool2d_grad"]
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", POOLING)
+@pytest.mark.parametrize("channels", [3, 4, 8, 40])
+@pytest.mark.parametrize("geometry", [
+    (2, 2, 0), (2, 3, 1), ((2, 3), (2, 4), ((1, 0), (2, 2))), (1, 1, 0), (3, 2, 1), ((2, 3), 1, 0),
+    (2, 2, "same"), (5, (5, 1), 0),
+])  # fmt: skip
+def test_pooling(op, channels, geometry):
+    """Channels by ones and by fours, from aligned and unaligned memory; windows that lie apart, also
+    with pixels between and behind them, and that overlap; ties, -inf and NaN."""
+    ladder, shape = ladders()[op], (2, 7, 8, channels)
+    x = RNG.integers(0, 4, shape).astype(float)
+    x[x == 0], x[0, :3, :5] = -np.inf, -np.inf
+    x[1, 2, 3] = np.nan
+    y = ladders()["max_pool2d"](x, *geometry)
+    g, u = random(y.shape), random(shape)
+    first = {"max_pool2d": (x,), "max_pool2d_grad": (g, x), "max_pool2d_pick": (u, x),
+             "avg_pool2d": (u,), "avg_pool2d_grad": (g, shape)}  # fmt: skip
+    normal = ladder.contract(*first[op], *geometry)
+    expected = ladder.rungs["formula"](*normal)
+    check_cuda(ladder, ladder.rungs["cuda_raw"], normal, expected, 1e-6)
+    with on_cpu():
+        got = ladder.rungs["cuda_raw"](*map(unaligned, normal))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_four_at_a_time_takes():
+    aligned = unaligned(random((8, 12)))[0, 3:]
+    assert kernels.cuda.width(8, aligned) == 4
+    assert kernels.cuda.width(6, aligned) == 1
+    assert kernels.cuda.width(8, aligned, unaligned(random(8))) == 1
+
+
 @needs_gxx
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_crops_of_one_image(dtype):

@@ -220,13 +220,23 @@ def test_what_four_at_a_time_takes():
 
 
 @needs_gxx
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_crops_of_one_image(dtype):
-    """Bytes, and one image that serves many boxes, whose gradients meet in it."""
-    x = RNG.integers(0, 256, (1, 7, 6, 3)).astype(dtype)
+def test_crops_of_one_image(dtype, channels, monkeypatch):
+    """Bytes, and one image that serves many boxes, whose gradients meet in it; channels by ones,
+    threes and fours, from aligned and unaligned memory; threads of one row, and of several."""
+    x = RNG.integers(0, 256, (1, 7, 6, channels)).astype(dtype)
     boxes = np.concatenate([RNG.uniform(-3, 4, (5, 2)), RNG.uniform(0.1, 9, (5, 2))], axis=1)
     check("crop", (x, boxes, (4, 5)))
-    check("crop_image_grad", (random((5, 4, 5, 3)), boxes, x.shape))
+    check("crop_image_grad", (random((5, 4, 5, channels)), boxes, x.shape))
+    monkeypatch.setattr(sys.modules["kernels.crop.cuda_raw"], "ENOUGH_THREADS", 20)
+    check("crop", (x, boxes, (9, 5)))
+    boxes[0] = -50, -60, 1000, 2000
+    for op, arguments in [("crop", (x.astype(np.float32), boxes, (4, 5))),
+                          ("crop_image_grad", (random((5, 4, 5, channels)), boxes, x.shape))]:
+        with on_cpu():
+            got = ladders()[op].rungs["cuda_raw"](*map(unaligned, arguments))
+        np.testing.assert_allclose(got, ladders()[op].rungs["formula"](*arguments), 1e-3, 1e-2)
 
 
 @needs_gxx
@@ -290,8 +300,8 @@ FAULTS = {
         (RuntimeError, "divergent barrier"),
     ),
     "crop write": (
-        "crop", "crop", "if (from_row < 0 || from_row >= h) continue;\n            const T*",
-        "const T*", (RuntimeError, "access outside of x|writes outside|undefined"),
+        "crop", "crop", "if (inside && left) before", "if (left) before",
+        (RuntimeError, "access outside of x|writes outside|undefined"),
     ),
     "crop index": ("crop", "crop_image_grad", "? 1 - at.past", "? at.past", WRONG),
     "softmax divergence": (
@@ -310,10 +320,12 @@ FAULTS = {
 def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
     folder, name, old, new, (kind, message) = FAULTS[fault]
     module = importlib.import_module(f"kernels.{folder}.cuda_raw")
-    source = module._cu.text
-    assert old in source
-    (tmp_path / module._cu.name).write_text(source.replace(old, new))
-    monkeypatch.setattr(module, "_cu", kernels.cuda.Module(tmp_path / module._cu.name))
+    right = module._cu if isinstance(module._cu, dict) else {1: module._cu}
+    assert old in right[1].text
+    path = tmp_path / right[1].name
+    path.write_text(right[1].text.replace(old, new))
+    wrong = {width: kernels.cuda.Module(path, *cu.macros) for width, cu in right.items()}
+    monkeypatch.setattr(module, "_cu", wrong if isinstance(module._cu, dict) else wrong[1])
     arguments = classifying(name, 1000) if folder == "softmax" else None
     with pytest.raises(kind, match=message):
         check(name, arguments)

@@ -43,8 +43,9 @@ import numpy as np
 from kernels import backend
 from kernels.cuda.on_cpu import on_cpu, run_on_cpu, schedule
 
-__all__ = ["blocks", "empty", "module", "on_cpu", "usable"]
+__all__ = ["blocks", "empty", "module", "on_cpu", "row_block", "usable", "width"]
 
+EACH = 16  # numbers of a row that a thread reads at once: as in rows.h
 NARROW = 2**30  # Index is int up to here: i += stride stays below 2^31
 SHARED_BYTES = 48 * 2**10  # what every GPU grants without being asked
 _LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
@@ -57,6 +58,7 @@ _DTYPES = {
 _KERNEL = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)'
 )
+_INCLUDE = re.compile(r'#include "(\w+\.h)"')
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 
@@ -97,9 +99,17 @@ class Module:
             raise KeyError(f"{self.name} has no kernel {name!r}; its kernels are {known}") from None
 
     def source(self, index="int"):
-        """The source with Index and the macros defined; line numbers stay those of the file."""
+        """The source with Index and the macros defined, and the headers that it includes from this
+        folder; line numbers stay those of the files."""
         defined = "".join(f"#define {macro}\n" for macro in (f"Index {index}", *self.macros))
-        return f'{defined}#line 1 "{self.name}"\n{self.text}'
+        lines = [f'{defined}#line 1 "{self.name}"']
+        for number, line in enumerate(self.text.split("\n"), 1):
+            header = _INCLUDE.fullmatch(line)
+            if header:
+                text = pathlib.Path(__file__).with_name(header[1]).read_text()
+                line = f'#line 1 "{header[1]}"\n{text}#line {number + 1} "{self.name}"'
+            lines.append(line)
+        return "\n".join(lines)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - modules live as long as the program
     def compiled(self, index):
@@ -226,6 +236,26 @@ def module(file, name, *macros):
 def blocks(items, each):
     """How many blocks of `each` items hold all `items`: a grid's size along one axis."""
     return -(-items // each)
+
+
+def row_block(size):
+    """The block for rows of `size` numbers (rows.h): the threads of a row, and the rows.
+
+    As few threads as hold the row in registers, EACH numbers each, but 1024 at most.
+    """
+    threads = min(1024, 1 << (blocks(size, EACH) - 1).bit_length())
+    return threads, 1 if threads > 32 else 256 // threads
+
+
+def width(count, *arrays):
+    """4 where `count` neighbours may be read and written four at a time: a multiple of 4, in arrays
+    that begin at a multiple of 16 bytes; else 1. For modules that are compiled for both."""
+    aligned = all(_address(array) % 16 == 0 for array in arrays)
+    return 4 if count % 4 == 0 and aligned else 1
+
+
+def _address(array):
+    return array.ctypes.data if backend.device_of(array) == "cpu" else array.data.ptr
 
 
 def empty(shape, *, like, dtype=None):

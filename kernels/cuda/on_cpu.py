@@ -125,14 +125,17 @@ class _Region(ctypes.Structure):
 class GuardedMemory:
     """Copies of arrays, each between two stretches of memory that may not be touched.
 
-    An array ends at such a stretch, to its alignment of 16 bytes, or begins right after one. What
-    remains of its first or last page is filled: a change tells who writes it, and who reads it gets
-    NaN (for `outputs`, a huge number: what a stray copy writes is not what was there).
+    An array ends at such a stretch, to 16 bytes, or begins right after one, to 16 bytes: it lies as
+    far from a multiple of 16 bytes as where it comes from. What remains of its first or last page is
+    filled: a change tells who writes it, and who reads it gets NaN (for `outputs`, a huge number:
+    what a stray copy writes is not what was there).
     """
 
     def __init__(self, arrays, outputs, at_end):
         page = mmap.PAGESIZE
-        pages = [-(-array.nbytes // page) * page for array in arrays.values()]
+        skews = [array.ctypes.data % 16 if array.size else 0 for array in arrays.values()]
+        pages = [-(-(array.nbytes + skew) // page) * page
+                 for array, skew in zip(arrays.values(), skews)]  # fmt: skip
         total = sum(pages) + (len(pages) + 1) * _FORBIDDEN
         self.memory = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         everything = np.frombuffer(self.memory, np.uint8)
@@ -141,9 +144,9 @@ class GuardedMemory:
         self.arrays, self.slack = {}, {}
         at = _FORBIDDEN
         _forbid(start, _FORBIDDEN)
-        for region, (name, array), size in zip(self.regions, arrays.items(), pages):
+        for region, (name, array), size, skew in zip(self.regions, arrays.items(), pages, skews):
             inside = everything[at : at + size]
-            offset = (size - array.nbytes) // 16 * 16 if at_end else 0
+            offset = (size - array.nbytes - skew) // 16 * 16 * at_end + skew
             end = offset + array.nbytes
             self.arrays[name] = inside[offset:end].view(array.dtype).reshape(array.shape)
             self.arrays[name][...] = array

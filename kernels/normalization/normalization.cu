@@ -1,182 +1,336 @@
 // Moments of groups, the normalisation by them, and its gradient.
 // x (N, P, C); G groups of K = C / G neighbouring channels; moments (2, N, G): mean and variance.
+//
+// Where a sample is one pixel (layer normalisation), its groups are rows of neighbours in memory,
+// which stay in the registers of the threads that share them (rows.h).
+//
+// Where it is many (batch, group and instance normalisation), neighbouring threads take neighbouring
+// channels. A thread's channel and sample are always the same, so that it finds scale and shift once;
+// it reads EIGHT of its pixels at a time, so that many reads are under way. Sums over the pixels are
+// cut into parts, one for a block, for which no digits cancel; a second, small kernel joins them.
+//
+// Counted in the code for sm_90, not measured: of many pixels, 9 (moments), 12 (normalize), 15
+// (gradient_sums) and 19 (normalize_grad) instructions for 4, 8, 8 and 12 bytes, of which an H200
+// moves so many in the time of 25, 49, 49 and 74; with 32 bytes or more under way in each of 1024 to
+// 2048 threads of a multiprocessor, memory should be the limit. Rows: 19, 22 and 39 for 4, 8 and 12.
+#include "rows.h"
 
-constexpr int THREADS = 256;
-constexpr int WIDE = 32, HIGH = THREADS / WIDE;  // a tile of channels, and the rows read at once
+constexpr int THREADS = 256, EIGHT = 8;
 
-// Of a whole block, in a fixed order.
-__device__ float over_block(float value)
+struct Moments {
+    float count, mean, squares;  // squares: the sum of those of the distances from the mean
+};
+
+__device__ Moments join(Moments a, Moments b)  // Chan et al. 1979
 {
-    __shared__ float part[THREADS / 32];
-    for (int apart = 16; apart > 0; apart /= 2)
-        value += __shfl_xor_sync(0xffffffffu, value, apart);
-    __syncthreads();  // `part` may still be read by those who were here before
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = 0;
-    for (int warp = 0; warp < THREADS / 32; warp++) value += part[warp];
-    return value;
+    if (b.count == 0) return a;
+    if (a.count == 0) return b;
+    const float count = a.count + b.count, share = __fdividef(b.count, count), off = b.mean - a.mean;
+    return {count, a.mean + off * share, a.squares + b.squares + off * off * (a.count * share)};
 }
 
-// Where groups are wide: a block a group. Two passes, so that no digits cancel.
-extern "C" __global__ void moments_of_wide_groups(const float* __restrict__ x,
-                                                  float* __restrict__ moments, Index samples,
-                                                  Index p, Index c, Index groups)
+struct Sums {
+    float outer, both;  // of g (or g·gamma), and of that times (x - mean)/root
+};
+
+__device__ Sums join(Sums a, Sums b) { return {a.outer + b.outer, a.both + b.both}; }
+
+// ---------------------------------------------------------------------- samples of one pixel: rows
+
+extern "C" __global__ void __launch_bounds__(1024)
+moments_of_rows(const float* __restrict__ x, float* __restrict__ moments, Index rows, Index k)
 {
-    const Index n = blockIdx.x / groups, group = blockIdx.x % groups, k = c / groups, size = p * k;
-    const float* first = x + n * p * c + group * k;
-    float sum = 0, squares = 0;
-    for (Index i = threadIdx.x; i < size; i += THREADS) sum += first[i / k * c + i % k];
-    const float mean = over_block(sum) / size;
-    for (Index i = threadIdx.x; i < size; i += THREADS) {
-        const float off = first[i / k * c + i % k] - mean;
-        squares += off * off;
+    const Row row(rows, k);
+    float v[EACH], sum = 0, squares = 0;
+    for (Index i = threadIdx.x; i < k; i += row.step()) {
+        row.fetch(v, x + row.start, i, 0);
+        for (int e = 0; e < EACH; e++) sum += v[e];
     }
-    const float variance = over_block(squares) / size;
+    const float mean = over_row(sum) / k;
+    for (Index i = threadIdx.x; i < k; i += row.step()) {
+        if (!row.whole) row.fetch(v, x + row.start, i, 0);
+        for (int e = 0; e < EACH; e++) {
+            const float off = row.has(i, e) ? v[e] - mean : 0;
+            squares += off * off;
+        }
+    }
+    squares = over_row(squares);
     if (threadIdx.x) return;
-    moments[blockIdx.x] = mean;
-    moments[samples * groups + blockIdx.x] = variance;
+    moments[row.number] = mean;
+    moments[rows + row.number] = squares / k;
 }
 
-// Where they are narrow: neighbouring threads take neighbouring channels, and each block a part of
-// the pixels. Written are the mean [0] of every part and channel and the sum of squares about it
-// [1]: (2, parts, N, C). Running means (Welford 1962), so that no digits cancel.
-extern "C" __global__ void moments_of_channels(const float* __restrict__ x,
-                                               float* __restrict__ parts, Index samples, Index p,
-                                               Index c, Index pixels_each)
+extern "C" __global__ void __launch_bounds__(1024)
+normalize_rows(const float* __restrict__ x, const float* __restrict__ moments,
+               const float* __restrict__ gamma, const float* __restrict__ beta,
+               float* __restrict__ y, Index rows, Index k, Index groups, float epsilon)
 {
-    __shared__ float means[HIGH][WIDE], squares[HIGH][WIDE], counts[HIGH];
-    const int a = threadIdx.y, b = threadIdx.x;
-    const Index channel = blockIdx.x * (Index)WIDE + b, first = blockIdx.y * pixels_each;
-    const Index last = min(first + pixels_each, p);
+    const Row row(rows, k);
+    const Index channel = row.number % groups * k;
+    const float mean = moments[row.number];
+    const float inverse = rsqrtf(moments[rows + row.number] + epsilon);
+    float v[EACH], factor[EACH], shift[EACH];
+    for (Index i = threadIdx.x; i < k; i += row.step()) {
+        row.fetch(v, x + row.start, i, 0);
+        row.fetch(factor, gamma + channel, i, 0);
+        row.fetch(shift, beta + channel, i, 0);
+        for (int e = 0; e < EACH; e++) v[e] = (v[e] - mean) * inverse * factor[e] + shift[e];
+        row.store(y + row.start, i, v);
+    }
+}
+
+// inner = (x - mean)/root and outer = g·gamma, from the row's i-th number on.
+__device__ void fetch(const Row& row, const float* __restrict__ g, const float* __restrict__ x,
+                      const float* __restrict__ gamma, Index i, float mean, float inverse,
+                      float (&outer)[EACH], float (&inner)[EACH])
+{
+    float factor[EACH];
+    row.fetch(inner, x, i, mean);
+    row.fetch(outer, g, i, 0);
+    row.fetch(factor, gamma, i, 0);
+    for (int e = 0; e < EACH; e++) {
+        inner[e] = (inner[e] - mean) * inverse;
+        outer[e] *= factor[e];
+    }
+}
+
+// dx only: gamma's and beta's gradients are sums over the rows, which gradient_sums finds.
+extern "C" __global__ void __launch_bounds__(1024)
+rows_grad(const float* __restrict__ g, const float* __restrict__ x,
+          const float* __restrict__ moments, const float* __restrict__ gamma,
+          float* __restrict__ dx, Index rows, Index k, Index groups, float epsilon)
+{
+    const Row row(rows, k);
+    const float mean = moments[row.number];
+    const float inverse = rsqrtf(moments[rows + row.number] + epsilon);
+    gamma += row.number % groups * k;
+    g += row.start;
+    x += row.start;
+    float outer[EACH], inner[EACH];
+    Sums means = {0, 0};
+    for (Index i = threadIdx.x; i < k; i += row.step()) {
+        fetch(row, g, x, gamma, i, mean, inverse, outer, inner);
+        for (int e = 0; e < EACH; e++) means = join(means, {outer[e], outer[e] * inner[e]});
+    }
+    means = over_row(means);
+    means = {means.outer / k, means.both / k};
+    for (Index i = threadIdx.x; i < k; i += row.step()) {
+        if (!row.whole) fetch(row, g, x, gamma, i, mean, inverse, outer, inner);
+        for (int e = 0; e < EACH; e++)
+            outer[e] = (outer[e] - means.outer - inner[e] * means.both) * inverse;
+        row.store(dx + row.start, i, outer);
+    }
+}
+
+// ------------------------------------------------------------------- samples of many: channels
+// blockDim is (neighbouring channels, pixels read at once). A block takes the pixels of a part, or
+// EIGHT·blockDim.y of them at a time.
+
+struct Channel {
+    Index number, c;
+
+    __device__ Channel(Index c) : number(blockIdx.x * (Index)blockDim.x + threadIdx.x), c(c) {}
+
+    __device__ Index step() const { return EIGHT * (Index)blockDim.y; }
+
+    __device__ bool has(Index pixel, Index last, int e) const
+    {
+        return pixel + e * (Index)blockDim.y < last;
+    }
+
+    // v = the channel's number in every blockDim.y-th pixel, from `pixel` until `last`.
+    __device__ void fetch(float (&v)[EIGHT], const float* __restrict__ x, Index pixel,
+                          Index last) const
+    {
+        x += pixel * c + number;
+#pragma unroll
+        for (int e = 0; e < EIGHT; e++, x += blockDim.y * c)
+            v[e] = has(pixel, last, e) ? *x : 0;
+    }
+
+    __device__ void store(float* __restrict__ y, Index pixel, Index last,
+                          const float (&v)[EIGHT]) const
+    {
+        y += pixel * c + number;
+#pragma unroll
+        for (int e = 0; e < EIGHT; e++, y += blockDim.y * c)
+            if (has(pixel, last, e)) *y = v[e];
+    }
+};
+
+// join() of what the block's threads of one channel hold, for the first of them.
+template <class T>
+__device__ T over_channel(T own, float* words)
+{
+    constexpr int WORDS = sizeof(T) / sizeof(float);
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    for (int half = blockDim.y / 2; half > 0; half /= 2) {
+        __syncthreads();
+        for (int k = 0; k < WORDS; k++) words[k * THREADS + thread] = ((float*)&own)[k];
+        __syncthreads();
+        if (threadIdx.y >= half) continue;
+        T other;
+        for (int k = 0; k < WORDS; k++)
+            ((float*)&other)[k] = words[k * THREADS + thread + half * blockDim.x];
+        own = join(own, other);
+    }
+    return own;
+}
+
+// Mean [0] and sum of squares about it [1] of every channel and part: (2, N, C, parts). The eight
+// numbers at hand give a mean and squares about it, which join the running ones.
+extern "C" __global__ void __launch_bounds__(THREADS)
+moments_of_channels(const float* __restrict__ x, float* __restrict__ parts, Index samples, Index p,
+                    Index c, Index pixels_each)
+{
+    __shared__ float words[3 * THREADS];
+    const Channel channel(c);
+    const Index first = blockIdx.y * pixels_each, apart = blockDim.y * c;
+    const Index last = channel.number < c ? min(first + pixels_each, p) : first;
     for (Index n = blockIdx.z; n < samples; n += gridDim.z) {
-        float mean = 0, square = 0, count = 0;
-        for (Index i = first + a; i < last; i += HIGH) {
-            count += 1;
-            if (channel >= c) continue;
-            const float value = x[(n * p + i) * c + channel], off = value - mean;
-            mean += off / count;
-            square += off * (value - mean);
+        Moments own = {0, 0, 0};
+        Index i = first + threadIdx.y;
+        const float* here = x + (n * p + i) * c + channel.number;
+        for (; i + (EIGHT - 1) * (Index)blockDim.y < last; i += channel.step()) {
+            float v[EIGHT], sum = 0, squares = 0;
+            for (int e = 0; e < EIGHT; e++, here += apart) sum += v[e] = *here;
+            const float mean = sum / EIGHT;
+            for (int e = 0; e < EIGHT; e++) squares += (v[e] - mean) * (v[e] - mean);
+            own = join(own, {EIGHT, mean, squares});
         }
-        means[a][b] = mean;
-        squares[a][b] = square;
-        if (b == 0) counts[a] = count;
-        __syncthreads();
-        if (a == 0 && channel < c) {
-            for (int other = 1; other < HIGH && counts[other] > 0; other++) {  // Chan et al. 1979
-                const float off = means[other][b] - mean, both = count + counts[other];
-                mean += off * (counts[other] / both);
-                square += squares[other][b] + off * off * (count * counts[other] / both);
-                count = both;
-            }
-            const Index at = (blockIdx.y * samples + n) * c + channel;
-            parts[at] = mean;
-            parts[gridDim.y * samples * c + at] = square;
-        }
-        __syncthreads();
+        for (; i < last; i += blockDim.y, here += apart) own = join(own, {1, *here, 0});
+        own = over_channel(own, words);
+        if (threadIdx.y || channel.number >= c) continue;
+        const Index at = (n * c + channel.number) * gridDim.y + blockIdx.y;
+        parts[at] = own.mean;
+        parts[samples * c * gridDim.y + at] = own.squares;
     }
 }
 
-extern "C" __global__ void normalize(const float* __restrict__ x, const float* __restrict__ moments,
-                                     const float* __restrict__ gamma,
-                                     const float* __restrict__ beta, float* __restrict__ y,
-                                     Index samples, Index p, Index c, Index groups, float epsilon)
+// A group's moments from the parts of its channels, which are neighbours: a row.
+extern "C" __global__ void __launch_bounds__(1024)
+join_moments(const float* __restrict__ parts, float* __restrict__ moments, Index rows, Index k,
+             Index p, Index count, Index pixels_each)
 {
-    const Index channel = blockIdx.x * (Index)WIDE + threadIdx.x, rows = samples * p;
-    if (channel >= c) return;
-    const float* means = moments + channel / (c / groups);
-    const float* variances = means + samples * groups;
-    const Index stride = gridDim.y * (Index)HIGH;
-    for (Index row = blockIdx.y * (Index)HIGH + threadIdx.y; row < rows; row += stride) {
-        const Index at = row / p * groups, i = row * c + channel;
-        const float inner = (x[i] - means[at]) / sqrtf(variances[at] + epsilon);
-        y[i] = inner * gamma[channel] + beta[channel];
+    const Row row(rows, k * count);
+    Moments own = {0, 0, 0};
+    for (Index i = threadIdx.x; i < row.size; i += blockDim.x) {
+        const Index part = i % count, pixels = min(pixels_each, p - part * pixels_each);
+        const float* here = parts + row.start + i;
+        own = join(own, {(float)pixels, here[0], here[rows * row.size]});
     }
+    own = over_row(own);
+    if (threadIdx.x) return;
+    moments[row.number] = own.mean;
+    moments[rows + row.number] = own.squares / own.count;
 }
 
-// Σ g [0] and Σ g·(x - mean)/root [1] over each part of the pixels: (2, parts, N, C). Here N may be
-// 1 and P all pixels of all samples, for sums over all of them; `per` is P as the moments know it.
-extern "C" __global__ void gradient_sums(const float* __restrict__ g, const float* __restrict__ x,
-                                         const float* __restrict__ moments,
-                                         float* __restrict__ parts, Index samples, Index p, Index c,
-                                         Index groups, Index per, Index pixels_each, float epsilon)
+extern "C" __global__ void __launch_bounds__(THREADS)
+normalize(const float* __restrict__ x, const float* __restrict__ moments,
+          const float* __restrict__ gamma, const float* __restrict__ beta, float* __restrict__ y,
+          Index samples, Index p, Index c, Index groups, float epsilon)
 {
-    __shared__ float sums[2][HIGH][WIDE];
-    const int a = threadIdx.y, b = threadIdx.x;
-    const Index channel = blockIdx.x * (Index)WIDE + b, first = blockIdx.y * pixels_each;
-    const Index last = channel < c ? min(first + pixels_each, p) : first;
-    const Index group = channel < c ? channel / (c / groups) : 0;
-    const float* means = moments + group;
-    const float* variances = means + samples * p / per * groups;
+    const Channel channel(c);
+    if (channel.number >= c) return;
+    const Index group = channel.number / (c / groups);
+    const float factor = gamma[channel.number], shift = beta[channel.number];
     for (Index n = blockIdx.z; n < samples; n += gridDim.z) {
-        float mean = means[n * groups], root = sqrtf(variances[n * groups] + epsilon);
-        float outer = 0, both = 0;
-        for (Index i = first + a; i < last; i += HIGH) {
-            if (per < p) {
-                const Index of = (n * p + i) / per * groups;
-                mean = means[of];
-                root = sqrtf(variances[of] + epsilon);
+        const Index at = n * groups + group;
+        const float mean = moments[at];
+        const float scale = factor * rsqrtf(moments[samples * groups + at] + epsilon);
+        for (Index i = blockIdx.y * channel.step() + threadIdx.y; i < p;
+             i += gridDim.y * channel.step()) {
+            float v[EIGHT];
+            channel.fetch(v, x + n * p * c, i, p);
+            for (int e = 0; e < EIGHT; e++) v[e] = (v[e] - mean) * scale + shift;
+            channel.store(y + n * p * c, i, p, v);
+        }
+    }
+}
+
+// Σ g [0] and Σ g·(x - mean)/root [1] of every channel and part: (2, N, C, parts). by_pixel: N is 1,
+// and each pixel has moments of its own (P, G), as the samples of one pixel have.
+extern "C" __global__ void __launch_bounds__(THREADS)
+gradient_sums(const float* __restrict__ g, const float* __restrict__ x,
+              const float* __restrict__ moments, float* __restrict__ parts, Index samples, Index p,
+              Index c, Index groups, Index pixels_each, bool by_pixel, float epsilon)
+{
+    __shared__ float words[2 * THREADS];
+    const Channel channel(c);
+    const Index first = blockIdx.y * pixels_each;
+    const Index last = channel.number < c ? min(first + pixels_each, p) : first;
+    const Index group = channel.number < c ? channel.number / (c / groups) : 0;
+    const Index all = (by_pixel ? p : samples) * groups;
+    for (Index n = blockIdx.z; n < samples; n += gridDim.z) {
+        const float* own = moments + n * groups + group;
+        float mean = own[0], inverse = rsqrtf(own[all] + epsilon);
+        Sums sums = {0, 0};
+        for (Index i = first + threadIdx.y; i < last; i += channel.step()) {
+            float outer[EIGHT], inner[EIGHT];
+            channel.fetch(outer, g + n * p * c, i, last);
+            channel.fetch(inner, x + n * p * c, i, last);
+            for (int e = 0; e < EIGHT; e++) {
+                if (by_pixel && channel.has(i, last, e)) {
+                    const float* here = own + (i + e * (Index)blockDim.y) * groups;
+                    mean = here[0];
+                    inverse = rsqrtf(here[all] + epsilon);
+                }
+                sums = join(sums, {outer[e], outer[e] * ((inner[e] - mean) * inverse)});
             }
-            const Index at = (n * p + i) * c + channel;
-            outer += g[at];
-            both += g[at] * ((x[at] - mean) / root);
         }
-        sums[0][a][b] = outer;
-        sums[1][a][b] = both;
-        __syncthreads();
-        if (a < 2 && channel < c) {
-            float sum = 0;
-            for (int other = 0; other < HIGH; other++) sum += sums[a][other][b];
-            parts[((a * (Index)gridDim.y + blockIdx.y) * samples + n) * c + channel] = sum;
-        }
-        __syncthreads();
+        sums = over_channel(sums, words);
+        if (threadIdx.y || channel.number >= c) continue;
+        const Index at = (n * c + channel.number) * gridDim.y + blockIdx.y;
+        parts[at] = sums.outer;
+        parts[samples * c * gridDim.y + at] = sums.both;
     }
 }
 
-// by_group (2, N, G): the means over each group of g·gamma and of g·gamma·(x - mean)/root.
-extern "C" __global__ void normalize_grad(const float* __restrict__ g, const float* __restrict__ x,
-                                          const float* __restrict__ moments,
-                                          const float* __restrict__ gamma,
-                                          const float* __restrict__ by_group,
-                                          float* __restrict__ dx, Index samples, Index p, Index c,
-                                          Index groups, float epsilon)
+// sums (rows,) of parts (rows, count).
+extern "C" __global__ void __launch_bounds__(1024)
+add_parts(const float* __restrict__ parts, float* __restrict__ sums, Index rows, Index count)
 {
-    const Index channel = blockIdx.x * (Index)WIDE + threadIdx.x, rows = samples * p;
-    if (channel >= c) return;
-    const Index group = channel / (c / groups), all = samples * groups;
-    const Index stride = gridDim.y * (Index)HIGH;
-    for (Index row = blockIdx.y * (Index)HIGH + threadIdx.y; row < rows; row += stride) {
-        const Index of = row / p * groups + group, i = row * c + channel;
-        const float root = sqrtf(moments[all + of] + epsilon);
-        const float inner = (x[i] - moments[of]) / root;
-        dx[i] = (g[i] * gamma[channel] - by_group[of] - inner * by_group[all + of]) / root;
+    const Row row(rows, count);
+    float v[EACH], sum = 0;
+    for (Index i = threadIdx.x; i < count; i += row.step()) {
+        row.fetch(v, parts + row.start, i, 0);
+        for (int e = 0; e < EACH; e++) sum += v[e];
     }
+    sum = over_row(sum);
+    if (threadIdx.x == 0) sums[row.number] = sum;
 }
 
-// The same where groups are wide: a block a group, which finds its two means itself.
-extern "C" __global__ void wide_groups_grad(const float* __restrict__ g,
-                                            const float* __restrict__ x,
-                                            const float* __restrict__ moments,
-                                            const float* __restrict__ gamma,
-                                            float* __restrict__ dx, Index samples, Index p, Index c,
-                                            Index groups, float epsilon)
+// sums (2, N, C): of g, and of g·(x - mean)/root, over the pixels.
+extern "C" __global__ void __launch_bounds__(THREADS)
+normalize_grad(const float* __restrict__ g, const float* __restrict__ x,
+               const float* __restrict__ moments, const float* __restrict__ gamma,
+               const float* __restrict__ sums, float* __restrict__ dx, Index samples, Index p,
+               Index c, Index groups, float epsilon)
 {
-    const Index n = blockIdx.x / groups, group = blockIdx.x % groups, k = c / groups, size = p * k;
-    const Index first = n * p * c + group * k;
-    const float mean = moments[blockIdx.x];
-    const float root = sqrtf(moments[samples * groups + blockIdx.x] + epsilon);
-    float sum = 0, both = 0;
-    for (Index i = threadIdx.x; i < size; i += THREADS) {
-        const Index at = first + i / k * c + i % k;
-        const float outer = g[at] * gamma[group * k + i % k];
-        sum += outer;
-        both += outer * ((x[at] - mean) / root);
-    }
-    sum = over_block(sum) / size;
-    both = over_block(both) / size;
-    for (Index i = threadIdx.x; i < size; i += THREADS) {
-        const Index at = first + i / k * c + i % k;
-        const float inner = (x[at] - mean) / root;
-        dx[at] = (g[at] * gamma[group * k + i % k] - sum - inner * both) / root;
+    const Channel channel(c);
+    if (channel.number >= c) return;
+    const Index k = c / groups, group = channel.number / k;
+    const float factor = gamma[channel.number], share = 1.0f / (p * (float)k);
+    for (Index n = blockIdx.z; n < samples; n += gridDim.z) {
+        const Index at = n * groups + group;
+        const float mean = moments[at];
+        const float inverse = rsqrtf(moments[samples * groups + at] + epsilon);
+        Sums means = {0, 0};  // of the group
+        for (Index other = group * k; other < (group + 1) * k; other++) {
+            const float* here = sums + n * c + other;
+            means = join(means, {gamma[other] * here[0], gamma[other] * here[samples * c]});
+        }
+        means = {means.outer * share, means.both * share};
+        for (Index i = blockIdx.y * channel.step() + threadIdx.y; i < p;
+             i += gridDim.y * channel.step()) {
+            float outer[EIGHT], inner[EIGHT];
+            channel.fetch(outer, g + n * p * c, i, p);
+            channel.fetch(inner, x + n * p * c, i, p);
+            for (int e = 0; e < EIGHT; e++) {
+                inner[e] = (inner[e] - mean) * inverse;
+                outer[e] = (outer[e] * factor - means.outer - inner[e] * means.both) * inverse;
+            }
+            channel.store(dx + n * p * c, i, p, outer);
+        }
     }
 }

@@ -12,7 +12,7 @@ from kernels.pool2d import (
 )
 
 THREADS = 128
-_cu = cuda.module(__file__, "pool2d.cu")
+_cu = {width: cuda.module(__file__, "pool2d.cu", f"WIDTH {width}") for width in (1, 4)}
 
 
 @rung(max_pool2d, device="cuda", why="one kernel: every pixel is read once from memory")
@@ -22,10 +22,15 @@ def cuda_raw(x, size, stride, padding):
     return y
 
 
-@rung(max_pool2d_grad, device="cuda", why="one kernel, which finds the winners again and gathers")
+@rung(max_pool2d_grad, device="cuda", why="a thread a window, or gathers if those overlap")
 def cuda_raw(g, x, size, stride, padding):  # noqa: F811
-    dx = cuda.empty(x.shape, like=x)
-    _launch("max_pool2d_grad", (g, x, dx), x.shape, g.shape, size, stride, padding)
+    dx, geometry = cuda.empty(x.shape, like=x), (x.shape, g.shape, size, stride, padding)
+    if _apart(size, stride):
+        _launch("max_pool2d_grad_apart", (g, x, dx), *geometry)
+    else:
+        places = cuda.empty(g.shape, like=x, dtype="uint16")
+        _launch("max_pool2d_places", (x, places), *geometry)
+        _launch("max_pool2d_grad", (g, places, dx), *geometry)
     return dx
 
 
@@ -43,10 +48,11 @@ def cuda_raw(x, size, stride, padding):  # noqa: F811
     return y
 
 
-@rung(avg_pool2d_grad, device="cuda", why="one kernel, which gathers")
+@rung(avg_pool2d_grad, device="cuda", why="a thread a window, or gathers if those overlap")
 def cuda_raw(g, x_shape, size, stride, padding):  # noqa: F811
     dx = cuda.empty(x_shape, like=g)
-    _launch("avg_pool2d_grad", (g, dx), x_shape, g.shape, size, stride, padding)
+    name = "avg_pool2d_grad_apart" if _apart(size, stride) else "avg_pool2d_grad"
+    _launch(name, (g, dx), x_shape, g.shape, size, stride, padding)
     return dx
 
 
@@ -57,6 +63,8 @@ def _(x, size, stride, padding):
 
 @max_pool2d_grad.rungs["cuda_raw"].needs
 def _(g, x, size, stride, padding):
+    if not _apart(size, stride) and (size[0] - 1) * x.shape[2] + size[1] > 2**16:
+        return "places in windows that overlap are 16 bits"
     return cuda.usable(g, x)
 
 
@@ -75,15 +83,26 @@ def _(g, x_shape, size, stride, padding):
     return cuda.usable(g)
 
 
+def _apart(size, stride):
+    return size[0] <= stride[0] and size[1] <= stride[1]
+
+
 def _launch(name, arrays, x_shape, y_shape, size, stride, padding):
-    """A thread for every number of the last array."""
+    """A thread for one or four numbers of the last array, or where windows lie apart, for a window.
+    """
     n, h, w, c = x_shape
     _, oh, ow, _ = y_shape
-    images, height, width, _ = arrays[-1].shape
-    rows, columns = images * height, width * c
-    across = min(THREADS, 32 * cuda.blocks(max(columns, 1), 32))  # whole warps
-    down = THREADS // across
-    grid = cuda.blocks(columns, across), min(cuda.blocks(rows, down), 65535)
     (top, _), (left, _) = padding
+    width = cuda.width(c, *arrays)
+    c //= width
     geometry = h, w, c, oh, ow, *size, *stride, top, left
-    _cu[name](grid, (across, down), *arrays, rows, *geometry)
+    if name.endswith("_apart"):
+        down, across = cuda.blocks(h + top, stride[0]), cuda.blocks(w + left, stride[1])
+        geometry += down, across
+    else:
+        down, across = arrays[-1].shape[1:3]
+    rows, columns = n * down, across * c
+    wide = min(THREADS, 32 * cuda.blocks(max(columns, 1), 32))  # whole warps
+    high = THREADS // wide
+    grid = cuda.blocks(columns, wide), min(cuda.blocks(rows, high), 65535)
+    _cu[width][name](grid, (wide, high), *arrays, rows, *geometry)

@@ -1,4 +1,4 @@
-"""One kernel an op, in CUDA C: a warp or a block a row (softmax.cu)."""
+"""One kernel an op, in CUDA C: a row stays in the registers of its threads (softmax.cu)."""
 
 from kernels import cuda
 from kernels.ladder import rung
@@ -13,8 +13,7 @@ from kernels.softmax import (
     softmax_grad,
 )
 
-LONG_ROW = 1024  # from here on a block takes a row, not a warp
-WARP, WARPS = 32, 8
+THREADS, FOUR = 256, 4  # for what goes number by number: as in softmax.cu
 _cu = cuda.module(__file__, "softmax.cu")
 
 
@@ -68,16 +67,16 @@ softmax_crossentropy_grad.rungs["cuda_raw"].needs(lambda g, logits, labels: cuda
 
 
 def _by_row(name, shape, of, *arrays):
-    """A new array of this shape, written by a warp or a block for each row of the array `of`."""
+    """A new array of this shape, written by some threads for each row of the array `of`."""
     result, classes = cuda.empty(shape, like=of), of.shape[-1]
     rows = of.size // classes
-    block = (WARP, WARPS) if classes < LONG_ROW else (WARP * WARPS, 1)
+    block = cuda.row_block(classes)
     _cu[name](cuda.blocks(rows, block[1]), block, *arrays, result, rows, classes)
     return result
 
 
 def _by_number(name, *arrays):
     result = cuda.empty(arrays[0].shape, like=arrays[0])
-    grid = min(cuda.blocks(result.size, 256), 2**16)
-    _cu[name](grid, 256, *arrays, result, result.size)
+    grid = min(cuda.blocks(result.size, THREADS * FOUR), 2**16)
+    _cu[name](grid, THREADS, *arrays, result, result.size)
     return result

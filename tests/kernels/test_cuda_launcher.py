@@ -72,6 +72,18 @@ class TestArguments:
                 module["size"](1, 1, y, n)
             assert y.tolist() == [size, n]
 
+    @pytest.mark.parametrize("schedule", ["forward", "backward"])
+    def test_an_array_stays_as_aligned_as_it_is(self, compiled, schedule):
+        module = compiled("""
+            extern "C" __global__ void lies(const float* x, long long* y) { y[0] = (size_t)x % 16; }
+        """)
+        memory, y = np.zeros(30, np.float32), np.zeros(1, np.int64)
+        for first in range(4):
+            x = memory[first : first + 20]
+            with on_cpu(schedule):
+                module["lies"](1, 1, x, y)
+            assert y == x.ctypes.data % 16
+
     def test_null(self, compiled):
         module = compiled("""
             extern "C" __global__ void is_null(const float* b, bool* y) { y[0] = b == 0; }

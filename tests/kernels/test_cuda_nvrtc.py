@@ -14,8 +14,12 @@ pytestmark = pytest.mark.skipif(nvrtc.problem() is not None, reason=str(nvrtc.pr
 
 
 @pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
-def test_tensor_cores(architecture):
-    module = Module(FOLDER / "conv2d" / "conv2d.cu", "TENSOR_CORES")
+@pytest.mark.parametrize("file, macro", [("conv2d/conv2d.cu", "TENSOR_CORES"),
+                                         ("pool2d/pool2d.cu", "WIDTH 4"),
+                                         ("crop/crop.cu", "WIDTH 3"),
+                                         ("crop/crop.cu", "WIDTH 4")])
+def test_compiles_with_its_macro(file, macro, architecture):
+    module = Module(FOLDER / file, macro)
     assert nvrtc.compile(module.source(), module.name, architecture)
 
 

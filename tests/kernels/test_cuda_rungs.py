@@ -86,8 +86,6 @@ def test_wide_indices(name, monkeypatch):
 @pytest.mark.parametrize(
     "name, arguments",
     [
-        ("softmax", lambda: classifying("softmax", 1500)),  # a block a row
-        ("softmax_crossentropy_grad", lambda: classifying("softmax_crossentropy_grad", 1500)),
         ("moments", lambda: normalizing("moments", (3, 5, 64), 2)),  # a block a group
         ("moments", lambda: normalizing("moments", (1, 1000, 3), 3)),  # parts of the pixels
         ("normalize_grad", lambda: normalizing("normalize_grad", (1, 1000, 3), 3)),
@@ -100,14 +98,145 @@ def test_other_paths(name, arguments):
     check(name, arguments())
 
 
+BY_ROW = [op for op in CASES if "softmax" in op]
+
+
 @needs_gxx
+@pytest.mark.parametrize("op", BY_ROW)
+@pytest.mark.parametrize("classes", [1, 16, 17, 300, 512, 513, 1000])
+def test_rows_of_several_threads(op, classes):
+    """From one thread a row, through several in a warp, to several warps; nine rows, which fill no
+    block but leave a remainder to all."""
+    check(op, classifying(op, classes))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", BY_ROW)
+@pytest.mark.parametrize("classes", [16384, 16385, 33000])
+def test_rows_of_all_threads(op, classes):
+    """Such as stay in the registers of 1024 threads just so, and such as are read twice."""
+    check(op, [a[:2] if isinstance(a, np.ndarray) else a for a in classifying(op, classes)])
+
+
+NORMALIZATION = ["moments", "normalize", "normalize_grad"]
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", NORMALIZATION)
+@pytest.mark.parametrize("shape, groups", [
+    ((9, 1, 1), 1), ((5, 1, 16), 1), ((9, 1, 17), 1), ((3, 1, 34), 2), ((40, 1, 6), 3), ((3, 1, 520), 1),
+    ((2, 1, 17000), 1),
+])  # fmt: skip
+def test_normalization_of_rows(op, shape, groups):
+    """Samples of one pixel: from one thread a row to rows that no registers hold."""
+    check(op, normalizing(op, shape, groups))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", NORMALIZATION)
+@pytest.mark.parametrize("shape, groups", [
+    ((1, 2, 1), 1), ((1, 2049, 1), 1), ((2, 63, 32), 8), ((1, 64, 33), 33), ((2, 65, 32), 1),
+    ((1, 200, 64), 64), ((3, 129, 48), 3), ((1, 7, 130), 130), ((1, 515, 3), 3), ((4, 9, 64), 2),
+])  # fmt: skip
+def test_normalization_of_channels(op, shape, groups):
+    """One pixel less and more than a block reads at once, several parts, idle threads, wide groups."""
+    check(op, normalizing(op, shape, groups))
+
+
+@needs_gxx
+@pytest.mark.parametrize("shape, groups", [((1, 5000, 3), 3), ((2, 700, 4), 1), ((3, 1, 1000), 1)])
+def test_moments_with_a_large_mean_lose_no_digits(shape, groups):
+    x = (1000 + random(shape)).astype(np.float32)
+    x[:, 0, 0] = 0  # a first number that says nothing of the others
+    want = ladders()["moments"].rungs["array"](x.astype(float), groups)
+    with on_cpu():
+        mean, variance = ladders()["moments"].rungs["cuda_raw"](x, groups)
+    np.testing.assert_allclose(mean, want[0], rtol=3e-7)
+    np.testing.assert_allclose(variance, want[1], rtol=1e-4)
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "softmax_crossentropy"])
+@pytest.mark.parametrize("size", [3, 40, 1000, 17000])
+def test_rows_with_infinities(op, size):
+    """In one place, in all places of some threads, in all places; and a NaN."""
+    x = np.tile(np.linspace(-3, 3, size, dtype=np.float32), (8, 1))
+    x[0, 1], x[1, -1], x[2, 0], x[3], x[4, : size // 2 + 1] = np.inf, -np.inf, np.nan, -np.inf, -np.inf
+    x[5], x[6], x[7, 1:] = 1e30, np.finfo(np.float32).min, -1e38
+    arguments = ladders()[op].contract(x, *[np.zeros(8, int)] * op.endswith("py"))
+    with np.errstate(all="ignore"):
+        want = ladders()[op].rungs["array"](*arguments)
+    assert np.isnan(want[[0, 2, 3]]).any(axis=-1).all() and not np.isnan(want[[1, 4, 5, 6, 7]]).any()
+    with on_cpu():
+        np.testing.assert_allclose(ladders()[op].rungs["cuda_raw"](*arguments), want, 1e-5, 1e-6)
+
+
+def unaligned(value):
+    """The same numbers, contiguous, but 4 bytes behind a multiple of 16."""
+    if not isinstance(value, np.ndarray):
+        return value
+    memory = np.empty(value.size + 8, np.float32)
+    first = 1 - memory.ctypes.data % 16 // 4 + 4
+    view = memory[first : first + value.size].reshape(value.shape)
+    view[...] = value
+    assert view.ctypes.data % 16 == 4
+    return view
+
+
+POOLING = ["max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "avg_pool2d", "avg_pool2d_grad"]
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", POOLING)
+@pytest.mark.parametrize("channels", [3, 4, 8, 40])
+@pytest.mark.parametrize("geometry", [
+    (2, 2, 0), (2, 3, 1), ((2, 3), (2, 4), ((1, 0), (2, 2))), (1, 1, 0), (3, 2, 1), ((2, 3), 1, 0),
+    (2, 2, "same"), (5, (5, 1), 0),
+])  # fmt: skip
+def test_pooling(op, channels, geometry):
+    """Channels by ones and by fours, from aligned and unaligned memory; windows that lie apart, also
+    with pixels between and behind them, and that overlap; ties, -inf and NaN."""
+    ladder, shape = ladders()[op], (2, 7, 8, channels)
+    x = RNG.integers(0, 4, shape).astype(float)
+    x[x == 0], x[0, :3, :5] = -np.inf, -np.inf
+    x[1, 2, 3] = np.nan
+    y = ladders()["max_pool2d"](x, *geometry)
+    g, u = random(y.shape), random(shape)
+    first = {"max_pool2d": (x,), "max_pool2d_grad": (g, x), "max_pool2d_pick": (u, x),
+             "avg_pool2d": (u,), "avg_pool2d_grad": (g, shape)}  # fmt: skip
+    normal = ladder.contract(*first[op], *geometry)
+    expected = ladder.rungs["formula"](*normal)
+    check_cuda(ladder, ladder.rungs["cuda_raw"], normal, expected, 1e-6)
+    with on_cpu():
+        got = ladder.rungs["cuda_raw"](*map(unaligned, normal))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_four_at_a_time_takes():
+    aligned = unaligned(random((8, 12)))[0, 3:]
+    assert kernels.cuda.width(8, aligned) == 4
+    assert kernels.cuda.width(6, aligned) == 1
+    assert kernels.cuda.width(8, aligned, unaligned(random(8))) == 1
+
+
+@needs_gxx
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_crops_of_one_image(dtype):
-    """Bytes, and one image that serves many boxes, whose gradients meet in it."""
-    x = RNG.integers(0, 256, (1, 7, 6, 3)).astype(dtype)
+def test_crops_of_one_image(dtype, channels, monkeypatch):
+    """Bytes, and one image that serves many boxes, whose gradients meet in it; channels by ones,
+    threes and fours, from aligned and unaligned memory; threads of one row, and of several."""
+    x = RNG.integers(0, 256, (1, 7, 6, channels)).astype(dtype)
     boxes = np.concatenate([RNG.uniform(-3, 4, (5, 2)), RNG.uniform(0.1, 9, (5, 2))], axis=1)
     check("crop", (x, boxes, (4, 5)))
-    check("crop_image_grad", (random((5, 4, 5, 3)), boxes, x.shape))
+    check("crop_image_grad", (random((5, 4, 5, channels)), boxes, x.shape))
+    monkeypatch.setattr(sys.modules["kernels.crop.cuda_raw"], "ENOUGH_THREADS", 20)
+    check("crop", (x, boxes, (9, 5)))
+    boxes[0] = -50, -60, 1000, 2000
+    for op, arguments in [("crop", (x.astype(np.float32), boxes, (4, 5))),
+                          ("crop_image_grad", (random((5, 4, 5, channels)), boxes, x.shape))]:
+        with on_cpu():
+            got = ladders()[op].rungs["cuda_raw"](*map(unaligned, arguments))
+        np.testing.assert_allclose(got, ladders()[op].rungs["formula"](*arguments), 1e-3, 1e-2)
 
 
 @needs_gxx
@@ -171,18 +300,17 @@ FAULTS = {
         (RuntimeError, "divergent barrier"),
     ),
     "crop write": (
-        "crop", "crop", "if (from_row < 0 || from_row >= h) continue;\n            const T*",
-        "const T*", (RuntimeError, "access outside of x|writes outside|undefined"),
+        "crop", "crop", "if (inside && left) before", "if (left) before",
+        (RuntimeError, "access outside of x|writes outside|undefined"),
     ),
     "crop index": ("crop", "crop_image_grad", "? 1 - at.past", "? at.past", WRONG),
     "softmax divergence": (
-        "softmax", "softmax", "if (row >= rows) return;",
-        "if (row >= rows || threadIdx.x >= classes) return;",
+        "softmax", "softmax", "const float largest = over_row",
+        "if (threadIdx.x % 64 == 63) return {};\n    const float largest = over_row",
         (RuntimeError, "divergent barrier"),
     ),
     "moments index": (
-        "normalization", "moments", "count * counts[other] / both", "count / both",
-        WRONG,
+        "normalization", "moments", "off * off * (a.count * share)", "off * off * share", WRONG,
     ),
 }  # fmt: skip
 
@@ -192,11 +320,13 @@ FAULTS = {
 def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
     folder, name, old, new, (kind, message) = FAULTS[fault]
     module = importlib.import_module(f"kernels.{folder}.cuda_raw")
-    source = module._cu.text
-    assert old in source
-    (tmp_path / module._cu.name).write_text(source.replace(old, new))
-    monkeypatch.setattr(module, "_cu", kernels.cuda.Module(tmp_path / module._cu.name))
-    arguments = classifying(name, 5) if folder == "softmax" else None
+    right = module._cu if isinstance(module._cu, dict) else {1: module._cu}
+    assert old in right[1].text
+    path = tmp_path / right[1].name
+    path.write_text(right[1].text.replace(old, new))
+    wrong = {width: kernels.cuda.Module(path, *cu.macros) for width, cu in right.items()}
+    monkeypatch.setattr(module, "_cu", wrong if isinstance(module._cu, dict) else wrong[1])
+    arguments = classifying(name, 1000) if folder == "softmax" else None
     with pytest.raises(kind, match=message):
         check(name, arguments)
 

@@ -186,6 +186,55 @@ def put(x, i, line, count):
 
 
 @intrinsic
+def put_whole(typing, array, i, line, count):
+    """As `put`, into an array of whole numbers: those of the line are whole, and fit."""
+
+    def emit(context, builder, sig, args):
+        kind = ir.VectorType(ir.IntType(array.dtype.bitwidth), line.lanes)
+        at = _whole_address(context, builder, array, kind, args)
+        convert = builder.fptosi if array.dtype.signed else builder.fptoui
+        numbers, bytes_ = convert(args[2], kind), array.dtype.bitwidth // 8
+        if count == types.none:
+            builder.store(numbers, at, align=bytes_)
+        else:
+            name = f"masked.store.v{line.lanes}i{array.dtype.bitwidth}.p0"
+            mask = _first(builder, args[3], line.lanes)
+            function = _function(builder, name, ir.VoidType(),
+                                 [kind, at.type, ir.IntType(32), mask.type])  # fmt: skip
+            builder.call(function, [numbers, at, ir.IntType(32)(bytes_), mask])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, line, count), emit
+
+
+@intrinsic
+def get_whole(typing, array, i, like, count):
+    """As `get`, from an array of whole numbers: a line of numbers as `like` has them."""
+
+    def emit(context, builder, sig, args):
+        kind = ir.VectorType(ir.IntType(array.dtype.bitwidth), like.lanes)
+        at = _whole_address(context, builder, array, kind, args)
+        bytes_ = array.dtype.bitwidth // 8
+        if count == types.none:
+            numbers = builder.load(at, align=bytes_)
+        else:
+            name = f"masked.load.v{like.lanes}i{array.dtype.bitwidth}.p0"
+            mask = _first(builder, args[3], like.lanes)
+            function = _function(builder, name, kind, [at.type, ir.IntType(32), mask.type, kind])
+            zeros = ir.Constant(kind, None)
+            numbers = builder.call(function, [at, ir.IntType(32)(bytes_), mask, zeros])
+        convert = builder.sitofp if array.dtype.signed else builder.uitofp
+        return convert(numbers, context.get_value_type(like))
+
+    return like(array, types.intp, like, count), emit
+
+
+def _whole_address(context, builder, array, kind, args):
+    at = builder.gep(_data(context, builder, array, args[0]), [args[1]])
+    return builder.bitcast(at, kind.as_pointer())
+
+
+@intrinsic
 def pointer(typing, array):
     """A flat array as what `load`, `store` and the others here take too, and no more: to hand to
     functions. (For each array that a function takes, Numba counts its references up and down.)"""

@@ -32,6 +32,7 @@ def cases(op):
             first = {"conv2d": (x, w), "conv2d_input_grad": (g, w, x_shape)}
             yield *first.get(op, (g, x, w_shape)), *geometry
     elif "pool2d" in op:
+        import kernels
         from kernels.pool2d import output_shape
 
         for shape, window in [
@@ -44,10 +45,14 @@ def cases(op):
             x = rng.integers(0, 3, shape).astype(float)  # with ties, and NaN
             x[x == 0] = rng.choice([0, -np.inf, np.nan])
             g, u = random(output_shape(shape, *window)), random(shape)
+            if op == "max_pool2d":
+                yield x, *window
+                yield x, *window, *(None, 0)[len(window) - 1:], True
+                continue
+            _, winners = kernels.max_pool2d(x, *window, keep=True)
             first = {
-                "max_pool2d": (x,),
-                "max_pool2d_grad": (g, x),
-                "max_pool2d_pick": (u, x),
+                "max_pool2d_grad": (g, winners, shape),
+                "max_pool2d_pick": (u, winners),
                 "avg_pool2d": (u,),
                 "avg_pool2d_grad": (g, shape),
             }

@@ -53,10 +53,11 @@ def _conv2d_small(name):
 
 def _pool2d(name, n, h, w, c):
     x, g = random(n, h, w, c), random(n, h // 2, w // 2, c)
+    winners = (abs(g) * 100).astype(np.uint8) % 4  # any
     arrays = {
         "max_pool2d": (x,),
-        "max_pool2d_grad": (g, x),
-        "max_pool2d_pick": (random(*x.shape), x),
+        "max_pool2d_grad": (g, winners, x.shape),
+        "max_pool2d_pick": (x, winners),
         "avg_pool2d": (x,),
         "avg_pool2d_grad": (g, x.shape),
     }

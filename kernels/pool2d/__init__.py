@@ -7,7 +7,13 @@ count_include_pad=False). So every window must hold at least one pixel: padding 
 
 Where the maximum is reached more than once, the first pixel in row-major order of the window is
 the one that counts. A NaN is larger than everything.
+
+Its gradient goes to the pixels that were the largest, and nothing else of the image matters. So
+max_pool2d tells, if asked to, which pixel of its window each maximum is: for a 2x2 window and
+float32 a sixteenth of what one would have to keep, and to read again, of the image.
 """
+
+import numpy as np
 
 from kernels.backend import is_array
 from kernels.ladder import ladder
@@ -15,32 +21,38 @@ from kernels.window import pair, window
 
 
 @ladder
-def max_pool2d(x, size, stride=None, padding=0):
-    """Largest value under the window: x (N, H, W, C) -> (N, OH, OW, C)."""
+def max_pool2d(x, size, stride=None, padding=0, keep=False):
+    """Largest value under the window: x (N, H, W, C) -> (N, OH, OW, C).
+
+    keep: returns (y, winners), where winners (N, OH, OW, C) are whole numbers: which pixel of its
+    window each maximum is, counted row by row from 0, with those that lie in the padding.
+    """
     _check_image("x", x)
-    return x, *_geometry(x.shape, size, stride, padding)[:3]
+    return x, *_geometry(x.shape, size, stride, padding)[:3], bool(keep)
 
 
 @ladder
-def max_pool2d_grad(g, x, size, stride=None, padding=0):
+def max_pool2d_grad(g, winners, x_shape, size, stride=None, padding=0):
     """Gradient of Σ g·max_pool2d(x): g (N, OH, OW, C) goes to the pixels that were the largest.
 
-    Returns an array of x's shape. Linear in g; its adjoint is `max_pool2d_pick`.
+    winners are what max_pool2d(x, ..., keep=True) returned. Returns an array of x's shape. Linear
+    in g; its adjoint is `max_pool2d_pick`.
     """
     _check_image("g", g)
-    _check_image("x", x)
-    *geometry, y_shape = _geometry(x.shape, size, stride, padding)
+    x_shape = tuple(int(n) for n in x_shape)
+    *geometry, y_shape = _geometry(x_shape, size, stride, padding)
     _check_shape("g", g, y_shape)
-    return g, x, *geometry
+    _check_winners(winners, y_shape)
+    return g, winners, x_shape, *geometry
 
 
 @ladder
-def max_pool2d_pick(u, x, size, stride=None, padding=0):
-    """Values of u (N, H, W, C) at the pixels where x is largest: returns (N, OH, OW, C)."""
+def max_pool2d_pick(u, winners, size, stride=None, padding=0):
+    """Values of u (N, H, W, C) at the pixels that were the largest: returns (N, OH, OW, C)."""
     _check_image("u", u)
-    _check_image("x", x)
-    _check_shape("u", u, x.shape)
-    return u, x, *_geometry(x.shape, size, stride, padding)[:3]
+    *geometry, y_shape = _geometry(u.shape, size, stride, padding)
+    _check_winners(winners, y_shape)
+    return u, winners, *geometry
 
 
 @ladder
@@ -63,6 +75,11 @@ def avg_pool2d_grad(g, x_shape, size, stride=None, padding=0):
 def output_shape(x_shape, size, stride=None, padding=0):
     """Shape (N, OH, OW, C) of the pooled image, by the same rules and with the same errors."""
     return _geometry(tuple(x_shape), size, stride, padding)[-1]
+
+
+def winner_type(size):
+    """The dtype of winners, for windows of that size."""
+    return np.dtype(np.uint8 if size[0] * size[1] <= 256 else np.int32)
 
 
 def _geometry(x_shape, size, stride, padding):
@@ -92,6 +109,12 @@ def _check_image(name, value):
 def _check_shape(name, value, shape):
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+
+
+def _check_winners(winners, shape):
+    if not is_array(winners) or winners.dtype.kind not in "iu":
+        raise TypeError("winners must be what max_pool2d(..., keep=True) returned with the maxima")
+    _check_shape("winners", winners, shape)
 
 
 # The rungs, from the formula upward.

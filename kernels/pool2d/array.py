@@ -7,7 +7,7 @@ into the padding, both slices are cut; nothing is padded, and no -inf of the ima
 mistaken for padding.
 """
 
-from kernels.backend import array_module, device_of
+from kernels.backend import array_module
 from kernels.ladder import rung
 from kernels.pool2d import (
     avg_pool2d,
@@ -16,42 +16,53 @@ from kernels.pool2d import (
     max_pool2d_grad,
     max_pool2d_pick,
     output_shape,
+    winner_type,
 )
-
-CACHE_BYTES = 2**19
 
 
 @rung(max_pool2d, device="any", why="KH + KW strided slices instead of Python loops over windows")
-def array(x, size, stride, padding):
+def array(x, size, stride, padding, keep):
     xp = array_module(x)
     n, oh, ow, c = output_shape(x.shape, size, stride, padding)
-    rows, columns = _taps(x.shape, size, stride, padding)
+    rows, columns = (axis.values() for axis in _taps(x.shape, size, stride, padding))
     tall = xp.full((n, oh, x.shape[2], c), -xp.inf, x.dtype)
     for at_y, at_x in rows:
         xp.maximum(tall[:, at_y], x[:, at_x], out=tall[:, at_y])
     y = xp.full((n, oh, ow, c), -xp.inf, x.dtype)
     for at_y, at_x in columns:
         xp.maximum(y[:, :, at_y], tall[:, :, at_x], out=y[:, :, at_y])
-    return y
+    return (y, _winners(xp, x, y, size, stride, padding)) if keep else y
+
+
+def _winners(xp, x, y, size, stride, padding):
+    """Every window has one winner: the first that equals the maximum, or the first NaN."""
+    winners, free = xp.zeros(y.shape, winner_type(size)), xp.ones(y.shape, bool)
+    has_nan = bool(xp.isnan(y).any())
+    for number, at_y, at_x in _pixels(x.shape, size, stride, padding):
+        hit = x[at_x] == y[at_y]
+        if has_nan:
+            hit |= xp.isnan(x[at_x])
+        hit &= free[at_y]
+        free[at_y] ^= hit
+        winners[at_y] = xp.where(hit, number, winners[at_y])
+    return winners
 
 
 @rung(max_pool2d_grad, device="any", why="KH·KW strided slices instead of loops over windows")
-def array(g, x, size, stride, padding):  # noqa: F811
-    xp = array_module(g, x)
-    dx = xp.zeros(x.shape, g.dtype)
-    for images in _batches(x):
-        for at_y, at_x, hit in _winners(xp, x[images], size, stride, padding):
-            dx[images][at_x] += g[images][at_y] * hit
+def array(g, winners, x_shape, size, stride, padding):  # noqa: F811
+    xp = array_module(g, winners)
+    dx = xp.zeros(x_shape, g.dtype)
+    for number, at_y, at_x in _pixels(x_shape, size, stride, padding):
+        dx[at_x] += xp.where(winners[at_y] == number, g[at_y], g.dtype.type(0))
     return dx
 
 
 @rung(max_pool2d_pick, device="any", why="KH·KW strided slices instead of loops over windows")
-def array(u, x, size, stride, padding):  # noqa: F811
-    xp = array_module(u, x)
-    y = xp.zeros(output_shape(x.shape, size, stride, padding), u.dtype)
-    for images in _batches(x):
-        for at_y, at_x, hit in _winners(xp, x[images], size, stride, padding):
-            y[images][at_y] += u[images][at_x] * hit
+def array(u, winners, size, stride, padding):  # noqa: F811
+    xp = array_module(u, winners)
+    y = xp.zeros(winners.shape, u.dtype)
+    for number, at_y, at_x in _pixels(u.shape, size, stride, padding):
+        y[at_y] = xp.where(winners[at_y] == number, u[at_x], y[at_y])
     return y
 
 
@@ -59,7 +70,7 @@ def array(u, x, size, stride, padding):  # noqa: F811
 def array(x, size, stride, padding):  # noqa: F811
     xp = array_module(x)
     n, oh, ow, c = output_shape(x.shape, size, stride, padding)
-    rows, columns = _taps(x.shape, size, stride, padding)
+    rows, columns = (axis.values() for axis in _taps(x.shape, size, stride, padding))
     tall = xp.zeros((n, oh, x.shape[2], c), x.dtype)
     for at_y, at_x in rows:
         tall[:, at_y] += x[:, at_x]
@@ -74,7 +85,7 @@ def array(x, size, stride, padding):  # noqa: F811
 def array(g, x_shape, size, stride, padding):  # noqa: F811
     xp = array_module(g)
     n, oh, ow, c = g.shape
-    rows, columns = _taps(x_shape, size, stride, padding)
+    rows, columns = (axis.values() for axis in _taps(x_shape, size, stride, padding))
     g = g * _one_over_count(xp, oh, ow, rows, columns, g.dtype)
     tall = xp.zeros((n, oh, x_shape[2], c), g.dtype)
     for at_y, at_x in columns:
@@ -85,53 +96,32 @@ def array(g, x_shape, size, stride, padding):  # noqa: F811
     return dx
 
 
+def _pixels(x_shape, size, stride, padding):
+    """The pixels of all windows, by their number in it: (number, which outputs, which pixels)."""
+    rows, columns = _taps(x_shape, size, stride, padding)
+    for k, (row_y, row_x) in rows.items():
+        for l, (column_y, column_x) in columns.items():  # noqa: E741
+            everything = slice(None)
+            yield k * size[1] + l, (everything, row_y, column_y), (everything, row_x, column_x)
+
+
 def _taps(x_shape, size, stride, padding):
-    """For rows and for columns: per tap, which outputs see a pixel there, and which pixels."""
+    """For rows and for columns: {tap: (which outputs see a pixel there, which pixels)}."""
     _, oh, ow, _ = output_shape(x_shape, size, stride, padding)
     axes = []
     for length, outputs, taps, s, (before, _) in zip(
         x_shape[1:3], (oh, ow), size, stride, padding
     ):
-        spans = []
+        spans = {}
         for tap in range(taps):
             first = max(0, -((tap - before) // s))  # the first i with i·s + tap - before >= 0
             last = min(outputs - 1, (length - 1 + before - tap) // s)
             if first <= last:
                 start = first * s + tap - before
                 span = slice(start, start + (last - first) * s + 1, s)
-                spans.append((slice(first, last + 1), span))
+                spans[tap] = slice(first, last + 1), span
         axes.append(spans)
     return axes
-
-
-def _batches(x):
-    """Slices of a few images each, so that on a CPU their temporaries stay in the cache."""
-    n = x.shape[0]
-    at_once = max(1, n)
-    if device_of(x) == "cpu":
-        at_once = max(1, min(n, CACHE_BYTES * n // max(1, x.nbytes)))
-    return [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
-
-
-def _winners(xp, x, size, stride, padding):
-    """Per tap in row-major order: outputs, pixels, and where the pixel is its window's maximum.
-
-    Every window has exactly one winner: the first that equals the maximum, or the first NaN.
-    """
-    y = max_pool2d.rungs["array"](x, size, stride, padding)
-    free = xp.ones(y.shape, bool)
-    has_nan = bool(xp.isnan(y).any())
-    rows, columns = _taps(x.shape, size, stride, padding)
-    everything = slice(None)
-    for row_y, row_x in rows:
-        for column_y, column_x in columns:
-            at_y, at_x = (everything, row_y, column_y), (everything, row_x, column_x)
-            hit = x[at_x] == y[at_y]
-            if has_nan:
-                hit |= xp.isnan(x[at_x])
-            hit &= free[at_y]
-            free[at_y] ^= hit
-            yield at_y, at_x, hit
 
 
 def _one_over_count(xp, oh, ow, rows, columns, dtype):

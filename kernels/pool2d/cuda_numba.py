@@ -2,7 +2,7 @@
 
 Neighbouring threads take neighbouring channels, so that each warp reads whole lines of memory.
 Gradients gather: a thread owns a pixel of the image and asks every window over it, in a fixed order
-and without atomics; which pixel won a window is found once, before.
+and without atomics.
 """
 
 from kernels.backend import array_module
@@ -15,6 +15,7 @@ from kernels.pool2d import (
     max_pool2d_grad,
     max_pool2d_pick,
     output_shape,
+    winner_type,
 )
 
 THREADS = 256
@@ -57,23 +58,44 @@ def _first_window(row, before, length, stride):
     return max(0, (row + before - length + stride) // stride)
 
 
+@device
+def _number(row, column, i, j, window):
+    """Which pixel of window (i, j) that is, counted row by row."""
+    (_, kw), (sh, sw), (top, left) = window
+    return (row - i * sh + top) * kw + column - j * sw + left
+
+
 @kernel
-def _pick(u, x, y, window):
+def _max(x, y, window):
     item = cuda.grid(1)
     if item < y.size:
         place = _place(item, y.shape)
         row, column = _winner(x, place, window)
-        n, i, j, c = place
-        y[n, i, j, c] = u[n, row, column, c]
+        y[place] = x[place[0], row, column, place[3]]
 
 
 @kernel
-def _winners(x, winners, window):
+def _max_and_winners(x, y, winners, window):
     item = cuda.grid(1)
-    if item < winners.size:
-        place = _place(item, winners.shape)
-        row, column = _winner(x, place, window)
-        winners[place] = row * x.shape[2] + column
+    if item < y.size:
+        n, i, j, c = _place(item, y.shape)
+        row, column = _winner(x, (n, i, j, c), window)
+        y[n, i, j, c] = x[n, row, column, c]
+        winners[n, i, j, c] = _number(row, column, i, j, window)
+
+
+@kernel
+def _pick(u, winners, y, window):
+    item = cuda.grid(1)
+    if item < y.size:
+        n, i, j, c = _place(item, y.shape)
+        (_, kw), (sh, sw), (top, left) = window
+        winner = int(winners[n, i, j, c])
+        row, column = i * sh - top + winner // kw, j * sw - left + winner % kw
+        if 0 <= row < u.shape[1] and 0 <= column < u.shape[2]:  # no winner of ours lies outside
+            y[n, i, j, c] = u[n, row, column, c]
+        else:
+            y[n, i, j, c] = 0
 
 
 @kernel
@@ -87,7 +109,7 @@ def _max_grad(g, winners, dx, window):
             for j in range(
                 _first_window(column, left, kw, sw), min((column + left) // sw + 1, g.shape[2])
             ):
-                if winners[n, i, j, c] == row * dx.shape[2] + column:
+                if winners[n, i, j, c] == _number(row, column, i, j, window):
                     total += g[n, i, j, c]
         dx[n, row, column, c] = total
 
@@ -121,31 +143,33 @@ def _mean_grad(g, dx, window):
 
 
 @rung(max_pool2d, device="cuda", why="reads the image once, not once per slice of the window")
-def cuda_numba(x, size, stride, padding):
+def cuda_numba(x, size, stride, padding, keep):
     xp = array_module(x)
-    x = xp.ascontiguousarray(x)
+    x, window = xp.ascontiguousarray(x), _window(size, stride, padding)
     y = xp.empty(output_shape(x.shape, size, stride, padding), x.dtype)
-    _launch(_pick, y, x, x, y, _window(size, stride, padding))
-    return y
+    if not keep:
+        _launch(_max, y, x, y, window)
+        return y
+    winners = xp.empty(y.shape, winner_type(size))
+    _launch(_max_and_winners, y, x, y, winners, window)
+    return y, winners
 
 
-@rung(max_pool2d_pick, device="cuda", why="reads the image once, not once per slice of the window")
-def cuda_numba(u, x, size, stride, padding):  # noqa: F811
-    xp = array_module(u, x)
-    u, x = xp.ascontiguousarray(u), xp.ascontiguousarray(x)
-    y = xp.empty(output_shape(x.shape, size, stride, padding), u.dtype)
-    _launch(_pick, y, u, x, y, _window(size, stride, padding))
+@rung(max_pool2d_pick, device="cuda", why="reads a number for each window, not each pixel")
+def cuda_numba(u, winners, size, stride, padding):  # noqa: F811
+    xp = array_module(u, winners)
+    u, winners = xp.ascontiguousarray(u), xp.ascontiguousarray(winners)
+    y = xp.empty(winners.shape, u.dtype)
+    _launch(_pick, y, u, winners, y, _window(size, stride, padding))
     return y
 
 
 @rung(max_pool2d_grad, device="cuda", why="every pixel gathers from the windows it won")
-def cuda_numba(g, x, size, stride, padding):  # noqa: F811
-    xp = array_module(g, x)
-    g, x = xp.ascontiguousarray(g), xp.ascontiguousarray(x)
-    winners, dx = xp.empty(g.shape, "int64"), xp.empty(x.shape, g.dtype)
-    window = _window(size, stride, padding)
-    _launch(_winners, winners, x, winners, window)
-    _launch(_max_grad, dx, g, winners, dx, window)
+def cuda_numba(g, winners, x_shape, size, stride, padding):  # noqa: F811
+    xp = array_module(g, winners)
+    g, winners = xp.ascontiguousarray(g), xp.ascontiguousarray(winners)
+    dx = xp.empty(x_shape, g.dtype)
+    _launch(_max_grad, dx, g, winners, dx, _window(size, stride, padding))
     return dx
 
 
@@ -167,10 +191,8 @@ def cuda_numba(g, x_shape, size, stride, padding):  # noqa: F811
     return dx
 
 
-for op in (max_pool2d, avg_pool2d, avg_pool2d_grad):
+for op in (max_pool2d, max_pool2d_pick, max_pool2d_grad, avg_pool2d, avg_pool2d_grad):
     op.rungs["cuda_numba"].needs(lambda x, *_: usable(x))
-for op in (max_pool2d_pick, max_pool2d_grad):
-    op.rungs["cuda_numba"].needs(lambda u, x, *_: usable(u, x))
 
 
 def _window(size, stride, padding):

@@ -120,20 +120,23 @@ def conv2d_transpose(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
 # ----------------------------------------------------------------------------------------- pooling
 
 @op
-def _max_pool2d(x, *, size, stride, padding):
-    return kernels.max_pool2d(x, size, stride, padding)
+def _max_pool2d(x, *, size, stride, padding, kept):
+    if kept is None:
+        return kernels.max_pool2d(x, size, stride, padding)
+    y, kept["winners"] = kernels.max_pool2d(x, size, stride, padding, keep=True)
+    return y
 
 
 @op
-def _max_pool2d_scatter(z, x, *, size, stride, padding):
-    """Zeros like x, with z added at the maximum of each window of x."""
-    return kernels.max_pool2d_grad(z, x, size, stride, padding)
+def _max_pool2d_scatter(z, *, winners, x_shape, size, stride, padding):
+    """Zeros of x_shape, with z added at the pixel that won each window."""
+    return kernels.max_pool2d_grad(z, winners, x_shape, size, stride, padding)
 
 
 @op
-def _max_pool2d_pick(u, x, *, size, stride, padding):
-    """The values of u at the maximum of each window of x."""
-    return kernels.max_pool2d_pick(u, x, size, stride, padding)
+def _max_pool2d_pick(u, *, winners, size, stride, padding):
+    """The values of u at the pixel that won each window."""
+    return kernels.max_pool2d_pick(u, winners, size, stride, padding)
 
 
 @op
@@ -146,9 +149,10 @@ def _avg_pool2d_grad(z, *, x_shape, size, stride, padding):
     return kernels.avg_pool2d_grad(z, x_shape, size, stride, padding)
 
 
-_max_pool2d.vjp(x=lambda g, x, **a: _max_pool2d_scatter(g, x, **a))
-_max_pool2d_scatter.vjp(z=lambda g, x, **a: _max_pool2d_pick(g, x, **a))
-_max_pool2d_pick.vjp(u=lambda g, x, **a: _max_pool2d_scatter(g, x, **a))
+_max_pool2d.vjp(
+    x=lambda g, x_shape, kept, **a: _max_pool2d_scatter(g, winners=kept["winners"], x_shape=x_shape, **a))
+_max_pool2d_scatter.vjp(z=lambda g, x_shape, **a: _max_pool2d_pick(g, **a))
+_max_pool2d_pick.vjp(u=lambda g, u_shape, **a: _max_pool2d_scatter(g, x_shape=u_shape, **a))
 _avg_pool2d.vjp(x=lambda g, x_shape, **a: _avg_pool2d_grad(g, x_shape=x_shape, **a))
 _avg_pool2d_grad.vjp(z=lambda g, x_shape, **a: _avg_pool2d(g, **a))
 
@@ -157,9 +161,11 @@ def max_pool2d(x, size, stride=None, padding=0):
     """The largest of each window, per channel: (N, H, W, C) -> (N, OH, OW, C).
 
     size, stride (default: size): an integer or a pair; padding as for conv2d, of -infinity. At a tie
-    the first of the window, row by row, gets the gradient.
+    the first of the window, row by row, gets the gradient. For the way back only the place of each
+    maximum in its window is kept, not x.
     """
-    return _max_pool2d(x, size=size, stride=stride, padding=padding)
+    kept = {} if grad_enabled() and isinstance(x, Tensor) and x.requires_grad else None
+    return _max_pool2d(x, size=size, stride=stride, padding=padding, kept=kept)
 
 
 def avg_pool2d(x, size, stride=None, padding=0):

@@ -29,9 +29,11 @@ def pool_cases():
             g = np.random.default_rng(1).standard_normal(
                 kernels.avg_pool2d(x, size, stride, padding).shape
             )
-            firsts = (x,), (g, x), (x + 1, x), (x,), (g, x.shape)
+            _, winners = kernels.max_pool2d(x, size, stride, padding, True)
+            firsts = (x,), (g, winners, x.shape), (x + 1, winners), (x,), (g, x.shape)
             for name, first in zip(POOL, firsts):
                 yield name, (*first, size, stride, padding)
+            yield "max_pool2d", (x, size, stride, padding, True)
 
 
 def depthwise_cases():
@@ -174,7 +176,7 @@ def test_wide_arrays_equal_the_array_rung(cases):
         got = run(name, arguments, fast, lambda a: a.astype(np.float32))
         want = run(name, arguments, slow, lambda a: a)
         for a, b in zip(got, want, strict=True):
-            assert a.dtype == np.float32
+            assert a.dtype == (np.float32 if b.dtype.kind == "f" else b.dtype)
             tolerance = 3e-6 * np.abs(b).max(initial=1)
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=name)
 

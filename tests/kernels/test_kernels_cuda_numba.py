@@ -81,7 +81,7 @@ FAULTS = {
     ),
     "out of bounds": ("pool2d", "avg_pool2d", "if item < y.size:", "if item <= y.size:"),
     "a window too few": ("pool2d", "max_pool2d_grad", "length + stride) //", "stride) //"),
-    "the wrong tie": ("pool2d", "max_pool2d_pick", "not value <= best", "not value < best"),
+    "the wrong tie": ("pool2d", "max_pool2d", "not value <= best", "not value < best"),
     "a forgotten mask": ("lstm", "lstm", "if mask[n, t]:", "if True:"),
 }  # fmt: skip
 

@@ -34,9 +34,10 @@ def cases(draw, ties=True):
 @given(cases())
 def test_every_rung_equals_the_formula(case):
     x, u, g, arguments = case
-    check_rungs(max_pool2d, x, **arguments)
-    check_rungs(max_pool2d_grad, g, x, **arguments)
-    check_rungs(max_pool2d_pick, u, x, **arguments)
+    y, winners = check_rungs(max_pool2d, x, keep=True, **arguments)
+    np.testing.assert_array_equal(check_rungs(max_pool2d, x, **arguments), y)
+    check_rungs(max_pool2d_grad, g, winners, x.shape, **arguments)
+    check_rungs(max_pool2d_pick, u, winners, **arguments)
     check_rungs(avg_pool2d, u, **arguments)
     check_rungs(avg_pool2d_grad, g, x.shape, **arguments)
 
@@ -45,9 +46,10 @@ def test_every_rung_equals_the_formula(case):
 @given(cases())
 def test_adjoints(case):
     x, u, g, arguments = case
+    _, winners = max_pool2d(x, keep=True, **arguments)
     check_adjoint(
-        lambda u: max_pool2d_pick(u, x, **arguments),
-        lambda g: max_pool2d_grad(g, x, **arguments),
+        lambda u: max_pool2d_pick(u, winners, **arguments),
+        lambda g: max_pool2d_grad(g, winners, x.shape, **arguments),
         u,
         g,
     )
@@ -64,17 +66,21 @@ def test_adjoints(case):
 def test_gradient_of_max_against_finite_differences(case):
     x, _, g, arguments = case
     numeric = numeric_gradient(lambda x: max_pool2d(x, **arguments), x, g, step=1e-3)
-    np.testing.assert_allclose(max_pool2d_grad(g, x, **arguments), numeric, atol=1e-9)
+    np.testing.assert_allclose(gradient_of_max(g, x, **arguments), numeric, atol=1e-9)
+
+
+def gradient_of_max(g, x, *args, **kwargs):
+    """Without `keep` in between."""
+    _, winners = max_pool2d(x, *args, **kwargs, keep=True)
+    return max_pool2d_grad(g, winners, x.shape, *args, **kwargs)
 
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_picking_from_x_itself_is_the_maximum(case):
     x, _, _, arguments = case
-    if np.isfinite(x).all():
-        np.testing.assert_array_equal(
-            max_pool2d_pick(x, x, **arguments), max_pool2d(x, **arguments)
-        )
+    y, winners = max_pool2d(x, keep=True, **arguments)
+    np.testing.assert_array_equal(max_pool2d_pick(x, winners, **arguments), y)
 
 
 @pytest.mark.parametrize("size, stride, padding", [(2, 2, 0), (3, 2, 1), (3, 1, 1), ((2, 3), 1, 0)])
@@ -84,7 +90,7 @@ def test_against_pytorch(size, stride, padding, rng=np.random.default_rng(0)):
     x = rng.standard_normal((2, 7, 8, 3))
     tx = torch.from_numpy(x).permute(0, 3, 1, 2).requires_grad_()
     peers = [
-        (max_pool2d, max_pool2d_grad, x, functional.max_pool2d(tx, size, stride, padding)),
+        (max_pool2d, gradient_of_max, x, functional.max_pool2d(tx, size, stride, padding)),
         (
             avg_pool2d,
             avg_pool2d_grad,
@@ -113,7 +119,7 @@ def test_a_result_that_no_cache_keeps(shape, dtype):
     rows = np.maximum(x[:, 0:h:2, :w], x[:, 1:h:2, :w])
     np.testing.assert_array_equal(y, np.maximum(rows[:, :, 0::2], rows[:, :, 1::2]))
     g = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
-    dx, ones = max_pool2d_grad(g, x, 2), np.ones((1, 2, 2, 1), dtype)
+    dx, ones = gradient_of_max(g, x, 2), np.ones((1, 2, 2, 1), dtype)
     assert not dx[:, h:].any() and not dx[:, :, w:].any()
     won = x[:, :h, :w] == np.kron(y, ones)
     np.testing.assert_array_equal(dx[:, :h, :w], np.where(won, np.kron(g, ones), 0))
@@ -122,15 +128,36 @@ def test_a_result_that_no_cache_keeps(shape, dtype):
 def test_the_first_of_equal_maxima_gets_the_gradient():
     x = np.zeros((1, 2, 2, 1))
     x[0, 0, 1, 0] = x[0, 1, 0, 0] = 5
-    dx = max_pool2d_grad(np.ones((1, 1, 1, 1)), x, 2)
+    dx = gradient_of_max(np.ones((1, 1, 1, 1)), x, 2)
     np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 1], [0, 0]])
+
+
+def test_a_gradient_goes_to_one_pixel_only():
+    x = np.arange(16.0, dtype=np.float32).reshape(1, 4, 4, 1)
+    _, winners = max_pool2d(x, 2, keep=True)
+    infinite = np.full((1, 2, 2, 1), np.inf, np.float32)  # times 0 it would be NaN
+    dx = check_rungs(max_pool2d_grad, infinite, winners, x.shape, 2)
+    np.testing.assert_array_equal(dx[0, :, :, 0] == np.inf, np.kron(np.ones((2, 2)), [[0, 0], [0, 1]]))
+    assert not np.isnan(dx).any()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 16), (1, 300)])
+@pytest.mark.parametrize("channels", [1, 16, 20])
+def test_large_windows_have_large_numbers(size, channels):
+    x = np.random.default_rng(0).permutation(40 * 310 * channels).reshape(1, 40, 310, channels)
+    x = x.astype(float) / 1000
+    y, winners = check_rungs(max_pool2d, x, size, 5, 0, True)
+    assert winners.dtype == (np.uint8 if size == (16, 16) else np.int32)
+    assert winners.max() > 200
+    check_rungs(max_pool2d_grad, y, winners, x.shape, size, 5)
+    check_rungs(max_pool2d_pick, x, winners, size, 5)
 
 
 def test_nan_is_not_hidden():
     x = np.zeros((1, 2, 2, 1))
     x[0, 1, 0, 0] = np.nan
     assert np.isnan(max_pool2d(x, 2)).all()
-    dx = max_pool2d_grad(np.ones((1, 1, 1, 1)), x, 2)
+    dx = gradient_of_max(np.ones((1, 1, 1, 1)), x, 2)
     np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 0], [1, 0]])
 
 
@@ -154,5 +181,12 @@ def test_errors_say_what_is_wrong(arguments, message):
     for op in (max_pool2d, avg_pool2d):
         with pytest.raises((ValueError, TypeError), match=message):
             op(*arguments)
+    x, g = np.ones((1, 4, 4, 1)), np.ones((1, 2, 2, 1))
+    winners = np.zeros((1, 2, 2, 1), np.uint8)
     with pytest.raises(ValueError, match=r"g must have shape \(1, 2, 2, 1\)"):
-        max_pool2d_grad(np.ones((1, 3, 2, 1)), np.ones((1, 4, 4, 1)), 2)
+        max_pool2d_grad(np.ones((1, 3, 2, 1)), winners, x.shape, 2)
+    with pytest.raises(ValueError, match=r"winners must have shape \(1, 2, 2, 1\)"):
+        max_pool2d_grad(g, winners[:, 1:], x.shape, 2)
+    for wrong in (g, [[0]]):
+        with pytest.raises(TypeError, match="what max_pool2d.*keep=True"):
+            max_pool2d_pick(x, wrong, 2)

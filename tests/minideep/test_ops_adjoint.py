@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kernels
 import minideep
 from minideep import ops
 from minideep.ops import conv as conv_ops
@@ -19,6 +20,7 @@ W, X = random(3, 2, 2, 6), random(2, 7, 6, 4)
 CONV = dict(stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2), groups=2)
 Z = random(*ops.conv2d(X, W, **CONV).shape)
 POOL = dict(size=(3, 2), stride=2, padding=(1, 0))
+_, WINNERS = kernels.max_pool2d(X, **POOL, keep=True)
 BOXES = np.array([[0.3, -0.4, 4.2, 5.1], [2.2, 1.7, 3.0, 6.6]])
 
 LINEAR = {
@@ -34,9 +36,9 @@ LINEAR = {
     "avg_pool2d": (lambda x: ops.avg_pool2d(x, **POOL), X.shape),
     "avg_pool2d_grad": (lambda z: conv_ops._avg_pool2d_grad(z, x_shape=X.shape, **POOL),
                         ops.avg_pool2d(X, **POOL).shape),
-    "max_pool2d_scatter": (lambda z: conv_ops._max_pool2d_scatter(z, X, **POOL),
-                           ops.avg_pool2d(X, **POOL).shape),
-    "max_pool2d_pick": (lambda u: conv_ops._max_pool2d_pick(u, X, **POOL), X.shape),
+    "max_pool2d_scatter": (lambda z: conv_ops._max_pool2d_scatter(
+        z, winners=WINNERS, x_shape=X.shape, **POOL), WINNERS.shape),
+    "max_pool2d_pick": (lambda u: conv_ops._max_pool2d_pick(u, winners=WINNERS, **POOL), X.shape),
     "global_avg_pool2d": (ops.global_avg_pool2d, X.shape),
     "crop": (lambda x: ops.crop(x, BOXES, (4, 3)), X.shape),
     "crop of one image": (lambda x: ops.crop(x, BOXES, 5), (1, 7, 6, 4)),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
+import kernels
 import minideep
 from kernels.window import window
 from minideep import ops
@@ -533,11 +534,12 @@ def _(draw):
 def _(draw, op):
     x, size, stride, padding = pooling(draw)
     options = dict(size=size, stride=stride, padding=padding)
-    image = minideep.tensor(values(draw, x, "spread"))
-    z = values(draw, ops.avg_pool2d(image, **options).shape)
-    if op is conv_ops._avg_pool2d_grad:
-        return lambda z: op(z, x_shape=x, **options), [z]
-    return lambda z: op(z, image, **options), [z if "scatter" in op.name else values(draw, x)]
+    y, winners = kernels.max_pool2d(values(draw, x, "spread"), **options, keep=True)
+    if op is conv_ops._max_pool2d_pick:
+        return lambda u: op(u, winners=winners, **options), [values(draw, x)]
+    if op is conv_ops._max_pool2d_scatter:
+        options["winners"] = winners
+    return lambda z: op(z, x_shape=x, **options), [values(draw, y.shape)]
 
 
 # --------------------------------------------------------------------------------------- recurrent

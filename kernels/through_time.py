@@ -7,8 +7,15 @@ three launches, the product, `shorten` (through_time.cu), and the cell.
 
 from kernels import cuda
 
+LARGE = 2**24  # multiplications, for each gate: one launch more pays from about here
 THREADS = 256  # at most what through_time.cu has room for, a power of two
 _cu = cuda.module(__file__, "through_time.cu")
+
+
+def by_matmul(samples, units):
+    """Whether the product of so many states with R is better left to cuBLAS: a launch of its own,
+    but several sums a thread and no waiting for shared memory."""
+    return samples * units * units >= LARGE
 
 
 def back_through_time(back, steps, gate, mask, gradients):

@@ -98,6 +98,26 @@ def test_other_paths(name, arguments):
     check(name, arguments())
 
 
+@needs_gxx
+@pytest.mark.parametrize("op", ["rnn", "rnn_grad", "gru", "gru_grad", "lstm", "lstm_grad"])
+@pytest.mark.parametrize("gate", [None, (0.7, None), (1.0, 0.3)])
+def test_cells_whose_products_are_made_elsewhere(op, gate, monkeypatch):
+    """By cuBLAS, or here by BLAS, as where samples and units are many."""
+    monkeypatch.setattr(sys.modules["kernels.through_time"], "LARGE", 0)
+    ladder = ladders()[op]
+    arguments = through_time(op[:-5], gate) if op.endswith("grad") else recurrent(op)
+    normal = ladder.contract(*arguments)
+    single = [a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == float else a
+              for a in normal]  # fmt: skip
+    with on_cpu():
+        results = ladder.rungs["cuda_raw"](*single)
+    expected = ladder.rungs["formula"](*normal)
+    if not op.endswith("grad"):
+        results, expected = [results], [expected]
+    for got, want in zip(results, expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * max(1, np.abs(want).max()))
+
+
 BY_ROW = [op for op in CASES if "softmax" in op]
 
 
@@ -193,9 +213,10 @@ POOLING = ["max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "avg_pool2d", "av
     (2, 2, 0), (2, 3, 1), ((2, 3), (2, 4), ((1, 0), (2, 2))), (1, 1, 0), (3, 2, 1), ((2, 3), 1, 0),
     (2, 2, "same"), (5, (5, 1), 0),
 ])  # fmt: skip
-def test_pooling(op, channels, geometry):
-    """Channels by ones and by fours, from aligned and unaligned memory; windows that lie apart, also
-    with pixels between and behind them, and that overlap; ties, -inf and NaN."""
+def test_pooling(op, channels, geometry, monkeypatch):
+    """Channels by ones and by fours, from aligned and unaligned memory; threads of one row and of
+    several; windows that lie apart, also with pixels between and behind them, and that overlap;
+    ties, -inf and NaN."""
     ladder, shape = ladders()[op], (2, 7, 8, channels)
     x = RNG.integers(0, 4, shape).astype(float)
     x[x == 0], x[0, :3, :5] = -np.inf, -np.inf
@@ -207,6 +228,7 @@ def test_pooling(op, channels, geometry):
     normal = ladder.contract(*first[op], *geometry)
     expected = ladder.rungs["formula"](*normal)
     check_cuda(ladder, ladder.rungs["cuda_raw"], normal, expected, 1e-6)
+    monkeypatch.setattr(sys.modules["kernels.pool2d.cuda_raw"], "ENOUGH_THREADS", 20)
     with on_cpu():
         got = ladder.rungs["cuda_raw"](*map(unaligned, normal))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)

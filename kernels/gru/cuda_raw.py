@@ -5,17 +5,21 @@ from kernels.backend import array_module
 from kernels.gru import gru, gru_grad
 from kernels.ladder import rung
 from kernels.recurrent import before, rows
-from kernels.through_time import back_through_time, by_matmul
+from kernels.through_time import back_through_time, by_matmul, in_one_launch
 
 SIDE = 16  # samples, and units, of a block: as in gru.cu
 _cu = cuda.module(__file__, "gru.cu")
 
 
-@rung(gru, device="cuda", why="a step is one launch: the product and the gates together")
+@rung(gru, device="cuda", why="a step is one launch, of few samples and units all of them are")
 def cuda_raw(xw, h0, R, rb, mask, gate):
     n, steps, _ = xw.shape
     units = h0.shape[1]
     hs, large = cuda.empty((n, steps, units), like=xw), by_matmul(n, units)
+    if in_one_launch(n, 3 * units, units):
+        block = 32 * cuda.blocks(3 * units, 32)  # whole warps
+        _cu["gru_sequence"](n, block, xw, h0, R, rb, mask, hs, steps, units)
+        return hs
     grid = cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)
     for t in range(steps):
         product = (hs[:, t - 1] if t else h0) @ R if large else None

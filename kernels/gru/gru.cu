@@ -67,6 +67,37 @@ extern "C" __global__ void gru_step(const float* __restrict__ xw, const float* _
     hs[at] = h;
 }
 
+// All steps of a sample in one launch, where its columns of R are no more than a block's threads: a
+// thread a column, which all read from the cache; the state waits in shared memory. A block a sample.
+extern "C" __global__ void __launch_bounds__(1024)
+gru_sequence(const float* __restrict__ xw, const float* __restrict__ h0,
+             const float* __restrict__ R, const float* __restrict__ rb,
+             const bool* __restrict__ mask, float* __restrict__ hs, Index steps, Index units)
+{
+    __shared__ float h[1024 / BLOCKS], sums[1024];
+    const Index n = blockIdx.x;
+    const int column = threadIdx.x, width = BLOCKS * units;
+    if (column < units) h[column] = h0[n * units + column];
+    __syncthreads();
+    for (Index t = 0; t < steps; t++) {
+        const float* x = xw + (n * steps + t) * width + column;
+        if (column < width) {
+            float sum = rb[column];
+#pragma unroll 16
+            for (int k = 0; k < units; k++) sum += h[k] * R[k * width + column];
+            sums[column] = column < 2 * units ? sigmoid(x[0] + sum) : sum;
+        }
+        __syncthreads();
+        if (column < units) {
+            const float z = sums[column], r = sums[units + column];
+            const float candidate = tanhf(x[2 * units] + r * sums[2 * units + column]);
+            if (!mask || mask[n * steps + t]) h[column] = candidate + z * (h[column] - candidate);
+            hs[(n * steps + t) * units + column] = h[column];
+        }
+        __syncthreads();
+    }
+}
+
 // The gates of all steps at once, when all states are known: (N, T, 4, U), z, r, ĥ, h Rh + bh.
 extern "C" __global__ void gru_gates(const float* __restrict__ xw, const float* __restrict__ h0,
                                      const float* __restrict__ R, const float* __restrict__ rb,

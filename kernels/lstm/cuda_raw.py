@@ -5,17 +5,21 @@ from kernels.backend import array_module
 from kernels.ladder import rung
 from kernels.lstm import lstm, lstm_grad
 from kernels.recurrent import before, rows
-from kernels.through_time import back_through_time, by_matmul
+from kernels.through_time import back_through_time, by_matmul, in_one_launch
 
 SIDE = 16  # samples, and units, of a block: as in lstm.cu
 _cu = cuda.module(__file__, "lstm.cu")
 
 
-@rung(lstm, device="cuda", why="compiled ahead of its launches, which a short step waits for")
+@rung(lstm, device="cuda", why="of few samples and units, all steps are one launch")
 def cuda_raw(xw, h0, c0, R, mask, gate, keep):
     n, steps, _ = xw.shape
     units = h0.shape[1]
     states, large = cuda.empty((2, n, steps, units), like=xw), by_matmul(n, units)
+    if in_one_launch(n, 4 * units, units):
+        block = 32 * cuda.blocks(4 * units, 32)  # whole warps
+        _cu["lstm_sequence"](n, block, xw, h0, c0, R, mask, states, n, steps, units)
+        return states
     grid = cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)
     for t in range(steps):
         product = (states[0, :, t - 1] if t else h0) @ R if large else None

@@ -5,16 +5,20 @@ from kernels.backend import array_module
 from kernels.ladder import rung
 from kernels.recurrent import before, rows
 from kernels.rnn import rnn, rnn_grad
-from kernels.through_time import back_through_time, by_matmul
+from kernels.through_time import back_through_time, by_matmul, in_one_launch
 
 SIDE = 16  # samples, and units, of a block: as in rnn.cu
 _cu = cuda.module(__file__, "rnn.cu")
 
 
-@rung(rnn, device="cuda", why="a step is one launch: the product and the tanh together")
+@rung(rnn, device="cuda", why="a step is one launch, of few samples and units all of them are")
 def cuda_raw(xw, h0, R, mask, gate):
     n, steps, units = xw.shape
     hs = cuda.empty(xw.shape, like=xw)
+    if in_one_launch(n, units, units):
+        block = 32 * cuda.blocks(units, 32)  # whole warps
+        _cu["rnn_sequence"](n, block, xw, h0, R, mask, hs, steps, units)
+        return hs
     grid = cuda.blocks(n, SIDE), cuda.blocks(units, SIDE)
     for t in range(steps):
         product = (hs[:, t - 1] if t else h0) @ R if by_matmul(n, units) else None

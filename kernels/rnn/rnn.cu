@@ -36,6 +36,35 @@ extern "C" __global__ void rnn_step(const float* __restrict__ xw, const float* _
     hs[at] = here ? tanhf(xw[at] + sum) : before[n * apart + u];
 }
 
+// All steps of a sample in one launch, where its columns of R are no more than a block's threads: a
+// thread a column, which all read from the cache; the state waits in shared memory. A block a sample.
+extern "C" __global__ void __launch_bounds__(1024)
+rnn_sequence(const float* __restrict__ xw, const float* __restrict__ h0,
+             const float* __restrict__ R, const bool* __restrict__ mask, float* __restrict__ hs,
+             Index steps, Index units)
+{
+    __shared__ float h[1024];
+    const Index n = blockIdx.x;
+    const int u = threadIdx.x;
+    if (u < units) h[u] = h0[n * units + u];
+    __syncthreads();
+    for (Index t = 0; t < steps; t++) {
+        const Index at = (n * steps + t) * units + u;
+        float sum = 0;
+        if (u < units) {
+            sum = xw[at];
+#pragma unroll 16
+            for (int k = 0; k < units; k++) sum += h[k] * R[k * units + u];
+        }
+        __syncthreads();  // all have read h
+        if (u < units) {
+            if (!mask || mask[n * steps + t]) h[u] = tanhf(sum);
+            hs[at] = h[u];
+        }
+        __syncthreads();
+    }
+}
+
 // Through step t. dh (N, U) enters as what comes back from step t + 1, but for what passes through
 // its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and leaves in dh what goes back to
 // step t - 1.

@@ -98,12 +98,38 @@ def test_other_paths(name, arguments):
     check(name, arguments())
 
 
+def one_launch_a_step(monkeypatch, **limits):
+    for name, value in {"SMALL": -1, **limits}.items():
+        monkeypatch.setattr(sys.modules["kernels.through_time"], name, value)
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("narrow", [kernels.cuda.NARROW, 0])
+def test_cells_step_by_step(op, masked, narrow, monkeypatch):
+    monkeypatch.setattr(kernels.cuda, "NARROW", narrow)
+    one_launch_a_step(monkeypatch)
+    check(op, recurrent(op, masked))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("units", [1, 16, 31, 33, 256, 257, 342])
+def test_cells_in_one_launch(op, units):
+    """Threads without a column, and as many columns as threads or more, which takes other kernels."""
+    blocks = {"rnn": 1, "gru": 3, "lstm": 4}[op]
+    states = [random((2, units)) for _ in range(2 if op == "lstm" else 1)]
+    weights = [random((units, blocks * units)) / units**0.5, *[random(blocks * units)] * (op == "gru")]
+    check(op, (random((2, 3, blocks * units)), *states, *weights, RNG.random((2, 3)) < 0.7))
+
+
 @needs_gxx
 @pytest.mark.parametrize("op", ["rnn", "rnn_grad", "gru", "gru_grad", "lstm", "lstm_grad"])
 @pytest.mark.parametrize("gate", [None, (0.7, None), (1.0, 0.3)])
 def test_cells_whose_products_are_made_elsewhere(op, gate, monkeypatch):
     """By cuBLAS, or here by BLAS, as where samples and units are many."""
-    monkeypatch.setattr(sys.modules["kernels.through_time"], "LARGE", 0)
+    one_launch_a_step(monkeypatch, LARGE=0)
     ladder = ladders()[op]
     arguments = through_time(op[:-5], gate) if op.endswith("grad") else recurrent(op)
     normal = ladder.contract(*arguments)
@@ -341,6 +367,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
     folder, name, old, new, (kind, message) = FAULTS[fault]
+    one_launch_a_step(monkeypatch)
     module = importlib.import_module(f"kernels.{folder}.cuda_raw")
     right = module._cu if isinstance(module._cu, dict) else {1: module._cu}
     assert old in right[1].text

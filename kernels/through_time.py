@@ -7,8 +7,22 @@ three launches, the product, `shorten` (through_time.cu), and the cell.
 
 from kernels import cuda
 
+LARGE = 2**24  # multiplications, for each gate: one launch more pays from about here
+SMALL = 2**24  # numbers of R that all samples together read in a step
 THREADS = 256  # at most what through_time.cu has room for, a power of two
 _cu = cuda.module(__file__, "through_time.cu")
+
+
+def in_one_launch(samples, columns, units):
+    """Whether all steps may be one launch, of a block a sample and a thread for each column of R:
+    all blocks read all of R, so samples and units must be few."""
+    return 0 < columns <= 1024 and samples * columns * units <= SMALL
+
+
+def by_matmul(samples, units):
+    """Whether the product of so many states with R is better left to cuBLAS: a launch of its own,
+    but several sums a thread and no waiting for shared memory."""
+    return samples * units * units >= LARGE
 
 
 def back_through_time(back, steps, gate, mask, gradients):

@@ -16,6 +16,8 @@
         _cu["scale"](cuda.blocks(x.size, 256), 256, x, y, factor, x.size)
         return y
 
+A line `#include "rows.h"` puts that header, which lies beside this file, in its place.
+
 CuPy arrays run on their GPU, in CuPy's current stream; CuPy compiles the source at the first
 launch and keeps the result on disk. Inside `with cuda.on_cpu():` the very same call takes NumPy
 arrays and runs the very same source on the CPU, every access watched (`kernels.cuda.on_cpu`).

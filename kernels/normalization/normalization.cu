@@ -214,10 +214,15 @@ join_moments(const float* __restrict__ parts, float* __restrict__ moments, Index
 {
     const Row row(rows, k * count);
     Moments own = {0, 0, 0};
-    for (Index i = threadIdx.x; i < row.size; i += blockDim.x) {
-        const Index part = i % count, pixels = min(pixels_each, p - part * pixels_each);
-        const float* here = parts + row.start + i;
-        own = join(own, {(float)pixels, here[0], here[rows * row.size]});
+    float means[EACH], squares[EACH];
+    for (Index i = threadIdx.x; i < row.size; i += row.step()) {
+        row.fetch(means, parts + row.start, i, 0);
+        row.fetch(squares, parts + rows * row.size + row.start, i, 0);
+        for (int e = 0; e < EACH && row.has(i, e); e++) {
+            const Index part = (i + e * (Index)blockDim.x) % count;
+            const float pixels = min(pixels_each, p - part * pixels_each);
+            own = join(own, {pixels, means[e], squares[e]});
+        }
     }
     own = over_row(own);
     if (threadIdx.x) return;

@@ -12,6 +12,7 @@ from kernels.pool2d import (
 )
 
 THREADS = 128
+ENOUGH_THREADS = 2**18  # to keep a large GPU busy
 _cu = {width: cuda.module(__file__, "pool2d.cu", f"WIDTH {width}") for width in (1, 4)}
 
 
@@ -104,5 +105,6 @@ def _launch(name, arrays, x_shape, y_shape, size, stride, padding):
     rows, columns = n * down, across * c
     wide = min(THREADS, 32 * cuda.blocks(max(columns, 1), 32))  # whole warps
     high = THREADS // wide
-    grid = cuda.blocks(columns, wide), min(cuda.blocks(rows, high), 65535)
+    each = max(1, min(8, rows * columns // ENOUGH_THREADS))  # rows of a thread, in one column
+    grid = cuda.blocks(columns, wide), min(cuda.blocks(rows, high * each), 65535)
     _cu[width][name](grid, (wide, high), *arrays, rows, *geometry)

@@ -98,6 +98,52 @@ def test_other_paths(name, arguments):
     check(name, arguments())
 
 
+def one_launch_a_step(monkeypatch, **limits):
+    for name, value in {"SMALL": -1, **limits}.items():
+        monkeypatch.setattr(sys.modules["kernels.through_time"], name, value)
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("narrow", [kernels.cuda.NARROW, 0])
+def test_cells_step_by_step(op, masked, narrow, monkeypatch):
+    monkeypatch.setattr(kernels.cuda, "NARROW", narrow)
+    one_launch_a_step(monkeypatch)
+    check(op, recurrent(op, masked))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("units", [1, 16, 31, 33, 256, 257, 342])
+def test_cells_in_one_launch(op, units):
+    """Threads without a column, and as many columns as threads or more, which takes other kernels."""
+    blocks = {"rnn": 1, "gru": 3, "lstm": 4}[op]
+    states = [random((2, units)) for _ in range(2 if op == "lstm" else 1)]
+    weights = [random((units, blocks * units)) / units**0.5, *[random(blocks * units)] * (op == "gru")]
+    check(op, (random((2, 3, blocks * units)), *states, *weights, RNG.random((2, 3)) < 0.7))
+
+
+@needs_gxx
+@pytest.mark.parametrize("op", ["rnn", "rnn_grad", "gru", "gru_grad", "lstm", "lstm_grad"])
+@pytest.mark.parametrize("gate", [None, (0.7, None), (1.0, 0.3)])
+def test_cells_whose_products_are_made_elsewhere(op, gate, monkeypatch):
+    """By cuBLAS, or here by BLAS, as where samples and units are many."""
+    one_launch_a_step(monkeypatch, LARGE=0)
+    ladder = ladders()[op]
+    arguments = through_time(op[:-5], gate) if op.endswith("grad") else recurrent(op)
+    normal = ladder.contract(*arguments)
+    single = [a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype == float else a
+              for a in normal]  # fmt: skip
+    with on_cpu():
+        results = ladder.rungs["cuda_raw"](*single)
+    expected = ladder.rungs["formula"](*normal)
+    if not op.endswith("grad"):
+        results, expected = [results], [expected]
+    for got, want in zip(results, expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * max(1, np.abs(want).max()))
+
+
 BY_ROW = [op for op in CASES if "softmax" in op]
 
 
@@ -193,9 +239,10 @@ POOLING = ["max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "avg_pool2d", "av
     (2, 2, 0), (2, 3, 1), ((2, 3), (2, 4), ((1, 0), (2, 2))), (1, 1, 0), (3, 2, 1), ((2, 3), 1, 0),
     (2, 2, "same"), (5, (5, 1), 0),
 ])  # fmt: skip
-def test_pooling(op, channels, geometry):
-    """Channels by ones and by fours, from aligned and unaligned memory; windows that lie apart, also
-    with pixels between and behind them, and that overlap; ties, -inf and NaN."""
+def test_pooling(op, channels, geometry, monkeypatch):
+    """Channels by ones and by fours, from aligned and unaligned memory; threads of one row and of
+    several; windows that lie apart, also with pixels between and behind them, and that overlap;
+    ties, -inf and NaN."""
     ladder, shape = ladders()[op], (2, 7, 8, channels)
     x = RNG.integers(0, 4, shape).astype(float)
     x[x == 0], x[0, :3, :5] = -np.inf, -np.inf
@@ -207,6 +254,7 @@ def test_pooling(op, channels, geometry):
     normal = ladder.contract(*first[op], *geometry)
     expected = ladder.rungs["formula"](*normal)
     check_cuda(ladder, ladder.rungs["cuda_raw"], normal, expected, 1e-6)
+    monkeypatch.setattr(sys.modules["kernels.pool2d.cuda_raw"], "ENOUGH_THREADS", 20)
     with on_cpu():
         got = ladder.rungs["cuda_raw"](*map(unaligned, normal))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
@@ -319,6 +367,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault, tmp_path, monkeypatch):
     folder, name, old, new, (kind, message) = FAULTS[fault]
+    one_launch_a_step(monkeypatch)
     module = importlib.import_module(f"kernels.{folder}.cuda_raw")
     right = module._cu if isinstance(module._cu, dict) else {1: module._cu}
     assert old in right[1].text

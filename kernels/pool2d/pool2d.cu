@@ -23,41 +23,43 @@ struct alignas(4 * WIDTH) Numbers {
     float at[WIDTH];
 };
 
-struct alignas(2 * WIDTH) Places {
-    unsigned short at[WIDTH];
+struct alignas(WIDTH) Winners {
+    unsigned char at[WIDTH];
 };
 
 struct Span {
     int first, last;  // the last is not in it
+    int start;        // where the window begins, in the padding perhaps
 };
 
 // The pixels under window i along one axis, without the padding.
 __device__ Span pixels(int i, int stride, int before, int size, int length)
 {
     const int start = i * stride - before;
-    return {max(start, 0), min(start + size, length)};
+    return {max(start, 0), min(start + size, length), start};
 }
 
 // The windows that hold pixel a, along one axis.
 __device__ Span windows(int a, int stride, int before, int size, int outputs)
 {
     const int end = (a + before) / stride + 1, start = a + before - size + 1;
-    return {start <= 0 ? 0 : (start + stride - 1) / stride, min(end, outputs)};
+    return {start <= 0 ? 0 : (start + stride - 1) / stride, min(end, outputs), 0};
 }
 
-// The largest of a window's pixels, and where it lies: the first of equals, or the first NaN. Places
-// count from the window's first pixel on, in rows of w.
+// The largest of a window's pixels, and its number, counted row by row in the whole window: the first
+// of equals, or the first NaN.
 struct Largest {
     Numbers value;
-    int place[WIDTH];
+    int number[WIDTH];
 };
 
-__device__ Largest largest(const Numbers* __restrict__ image, Span rows, Span columns, int w, int c)
+__device__ Largest largest(const Numbers* __restrict__ image, Span rows, Span columns, int kw, int w,
+                           int c)
 {
     Largest best;
     for (int k = 0; k < WIDTH; k++) {
         best.value.at[k] = __int_as_float(0xff800000);  // -inf
-        best.place[k] = 0;
+        best.number[k] = (rows.first - rows.start) * kw + columns.first - columns.start;
     }
     for (int a = rows.first; a < rows.last; a++) {
         const Numbers* pixel = image + ((Index)a * w + columns.first) * c;
@@ -68,7 +70,7 @@ __device__ Largest largest(const Numbers* __restrict__ image, Span rows, Span co
                 const float so_far = best.value.at[k];
                 if (so_far == so_far && !(x.at[k] <= so_far)) {
                     best.value.at[k] = x.at[k];
-                    best.place[k] = (a - rows.first) * w + b - columns.first;
+                    best.number[k] = (a - rows.start) * kw + b - columns.start;
                 }
             }
         }
@@ -76,9 +78,11 @@ __device__ Largest largest(const Numbers* __restrict__ image, Span rows, Span co
     return best;
 }
 
+// winners: written if `keep`.
 extern "C" __global__ void max_pool2d(const float* __restrict__ x, float* __restrict__ y,
-                                      Index rows, int h, int w, int c, int oh, int ow, int kh,
-                                      int kw, int s0, int s1, int top, int left)
+                                      unsigned char* __restrict__ winners, bool keep, Index rows,
+                                      int h, int w, int c, int oh, int ow, int kh, int kw, int s0,
+                                      int s1, int top, int left)
 {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= ow * c) return;
@@ -88,27 +92,36 @@ extern "C" __global__ void max_pool2d(const float* __restrict__ x, float* __rest
          row += gridDim.y * blockDim.y) {
         const Span a = pixels(row % oh, s0, top, kh, h);
         const Numbers* image = (const Numbers*)x + row / oh * h * w * c + column % c;
-        ((Numbers*)y)[row * ow * c + column] = largest(image, a, b, w, c).value;
+        const Largest best = largest(image, a, b, kw, w, c);
+        ((Numbers*)y)[row * ow * c + column] = best.value;
+        if (keep) {
+            Winners found;
+            for (int k = 0; k < WIDTH; k++) found.at[k] = best.number[k];
+            ((Winners*)winners)[row * ow * c + column] = found;
+        }
     }
 }
 
 extern "C" __global__ void max_pool2d_pick(const float* __restrict__ u,
-                                           const float* __restrict__ x, float* __restrict__ y,
-                                           Index rows, int h, int w, int c, int oh, int ow, int kh,
-                                           int kw, int s0, int s1, int top, int left)
+                                           const unsigned char* __restrict__ winners,
+                                           float* __restrict__ y, Index rows, int h, int w, int c,
+                                           int oh, int ow, int kh, int kw, int s0, int s1, int top,
+                                           int left)
 {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= ow * c) return;
-    const int j = column / c;
-    const Span b = pixels(j, s1, left, kw, w);
+    const Span b = pixels(column / c, s1, left, kw, w);
     for (Index row = blockIdx.y * blockDim.y + threadIdx.y; row < rows;
          row += gridDim.y * blockDim.y) {
         const Span a = pixels(row % oh, s0, top, kh, h);
-        const Index image = row / oh * h * w * c + column % c;
-        const Largest best = largest((const Numbers*)x + image, a, b, w, c);
-        const Numbers* first = (const Numbers*)u + image + ((Index)a.first * w + b.first) * c;
-        Numbers picked;
-        for (int k = 0; k < WIDTH; k++) picked.at[k] = first[(Index)best.place[k] * c].at[k];
+        const Numbers* image = (const Numbers*)u + row / oh * h * w * c + column % c;
+        const Winners winner = ((const Winners*)winners)[row * ow * c + column];
+        Numbers picked = {};
+        for (int k = 0; k < WIDTH; k++) {
+            const int p = a.start + winner.at[k] / kw, q = b.start + winner.at[k] % kw;
+            if (p >= a.first && p < a.last && q >= b.first && q < b.last)
+                picked.at[k] = image[((Index)p * w + q) * c].at[k];
+        }
         ((Numbers*)y)[row * ow * c + column] = picked;
     }
 }
@@ -117,60 +130,41 @@ extern "C" __global__ void max_pool2d_pick(const float* __restrict__ u,
 // next window's, of which those behind the last window have none. `rows` is N·`down`; down x across
 // are the windows and such ends.
 extern "C" __global__ void max_pool2d_grad_apart(
-    const float* __restrict__ g, const float* __restrict__ x, float* __restrict__ dx, Index rows,
-    int h, int w, int c, int oh, int ow, int kh, int kw, int s0, int s1, int top, int left, int down,
-    int across)
+    const float* __restrict__ g, const unsigned char* __restrict__ winners, float* __restrict__ dx,
+    Index rows, int h, int w, int c, int oh, int ow, int kh, int kw, int s0, int s1, int top,
+    int left, int down, int across)
 {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= across * c) return;
     const int j = column / c, channel = column % c;
-    const Span b = pixels(j, s1, left, kw, w), to_b = pixels(j, s1, left, s1, w);
+    const Span b = pixels(j, s1, left, s1, w);
     for (Index row = blockIdx.y * blockDim.y + threadIdx.y; row < rows;
          row += gridDim.y * blockDim.y) {
         const int i = row % down;
-        const Index n = row / down, image = n * h * w * c + channel;
-        const Span a = pixels(i, s0, top, kh, h), to_a = pixels(i, s0, top, s0, h);
+        const Index n = row / down;
+        const Span a = pixels(i, s0, top, s0, h);
         Numbers outer = {};
-        Largest best = {};
+        Winners winner = {};
         if (i < oh && j < ow) {
-            outer = ((const Numbers*)g)[((n * oh + i) * ow + j) * c + channel];
-            best = largest((const Numbers*)x + image, a, b, w, c);
+            const Index at = ((n * oh + i) * ow + j) * c + channel;
+            outer = ((const Numbers*)g)[at];
+            winner = ((const Winners*)winners)[at];
         }
-        for (int p = to_a.first; p < to_a.last; p++)
-            for (int q = to_b.first; q < to_b.last; q++) {
-                const int place = (p - a.first) * w + q - b.first;
+        for (int p = a.first; p < a.last; p++)
+            for (int q = b.first; q < b.last; q++) {
+                const bool inside = p - a.start < kh && q - b.start < kw;
+                const int number = inside ? (p - a.start) * kw + q - b.start : -1;
                 Numbers own;
                 for (int k = 0; k < WIDTH; k++)
-                    own.at[k] = best.place[k] == place ? outer.at[k] : 0;
-                ((Numbers*)dx)[image + ((Index)p * w + q) * c] = own;
+                    own.at[k] = winner.at[k] == number ? outer.at[k] : 0;
+                ((Numbers*)dx)[((n * h + p) * w + q) * c + channel] = own;
             }
     }
 }
 
-// Where they do: where each window's largest lies, ...
-extern "C" __global__ void max_pool2d_places(const float* __restrict__ x,
-                                             unsigned short* __restrict__ places, Index rows, int h,
-                                             int w, int c, int oh, int ow, int kh, int kw, int s0,
-                                             int s1, int top, int left)
-{
-    const int column = blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= ow * c) return;
-    const int j = column / c;
-    const Span b = pixels(j, s1, left, kw, w);
-    for (Index row = blockIdx.y * blockDim.y + threadIdx.y; row < rows;
-         row += gridDim.y * blockDim.y) {
-        const Span a = pixels(row % oh, s0, top, kh, h);
-        const Numbers* image = (const Numbers*)x + row / oh * h * w * c + column % c;
-        const Largest best = largest(image, a, b, w, c);
-        Places found;
-        for (int k = 0; k < WIDTH; k++) found.at[k] = best.place[k];
-        ((Places*)places)[row * ow * c + column] = found;
-    }
-}
-
-// ... and then each pixel asks its windows whether it is that.
+// Where they do: each pixel asks its windows whether it is their winner.
 extern "C" __global__ void max_pool2d_grad(const float* __restrict__ g,
-                                           const unsigned short* __restrict__ places,
+                                           const unsigned char* __restrict__ winners,
                                            float* __restrict__ dx, Index rows, int h, int w, int c,
                                            int oh, int ow, int kh, int kw, int s0, int s1, int top,
                                            int left)
@@ -188,11 +182,11 @@ extern "C" __global__ void max_pool2d_grad(const float* __restrict__ g,
         for (int i = is.first; i < is.last; i++)
             for (int j = js.first; j < js.last; j++) {
                 const Index at = ((n * oh + i) * ow + j) * c + channel;
-                const Places winner = ((const Places*)places)[at];
+                const Winners winner = ((const Winners*)winners)[at];
                 const Numbers outer = ((const Numbers*)g)[at];
-                const int place = (a - max(i * s0 - top, 0)) * w + b - max(j * s1 - left, 0);
+                const int number = (a + top - i * s0) * kw + b + left - j * s1;
                 for (int k = 0; k < WIDTH; k++)
-                    if (winner.at[k] == place) sum.at[k] += outer.at[k];
+                    if (winner.at[k] == number) sum.at[k] += outer.at[k];
             }
         ((Numbers*)dx)[row * w * c + column] = sum;
     }

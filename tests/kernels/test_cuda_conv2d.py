@@ -95,19 +95,24 @@ def test_the_split_is_whole_and_keeps_its_bounds(pixels, result_bytes, grid):
     assert parts == 1 or parts * result_bytes <= cuda_raw.WORKSPACE_BYTES
 
 
+_, WINNERS = kernels.max_pool2d(random(2, 7, 6, 3), 3, 2, 1, keep=True)
+
+
 @pytest.mark.parametrize("op, arguments", [
     *[pytest.param(op, args, id=f"{op.name}, {name}") for name in ("dilated", "narrow")
       for op, args in three(*CASES[name])],
     *[pytest.param(ladders()[name], ladders()[name].contract(*args, 3, 2, 1), id=name)
       for name, args in {"max_pool2d": (random(2, 7, 6, 3),), "avg_pool2d": (random(2, 7, 6, 3),),
-                         "max_pool2d_grad": (random(2, 4, 3, 3), random(2, 7, 6, 3)),
+                         "max_pool2d_grad": (random(2, 4, 3, 3), WINNERS, (2, 7, 6, 3)),
+                         "max_pool2d_pick": (random(2, 7, 6, 3), WINNERS),
                          "avg_pool2d_grad": (random(2, 4, 3, 3), (2, 7, 6, 3))}.items()],
 ])
 def test_wide_indices(op, arguments, monkeypatch):
     """As if an array had more than 2^30 numbers: the source compiled with 64-bit indices."""
     narrow, _ = run(op, arguments, rung="cuda_raw") if op.name.startswith("conv") else (None, None)
     monkeypatch.setattr(kernels.cuda, "NARROW", 0)
-    single = [a.astype(np.float32) if isinstance(a, np.ndarray) else a for a in arguments]
+    single = [a.astype(np.float32) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+              for a in arguments]
     with on_cpu():
         wide = op.rungs["cuda_raw"](*single)
     want = op.rungs["formula"](*arguments)

@@ -636,7 +636,6 @@ extern "C" __global__ void add_up(const float* __restrict__ parts, float* __rest
     const Index i = blockIdx.x * (Index)blockDim.x + threadIdx.x;
     if (i >= size) return;
     float sum = 0;
-#pragma unroll 16
     for (int p = 0; p < count; p++) sum += parts[p * size + i];
     total[i] = sum;
 }

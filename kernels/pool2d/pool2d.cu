@@ -268,9 +268,9 @@ extern "C" __global__ void avg_pool2d_grad(const float* __restrict__ g, float* _
         for (int i = is.first; i < is.last; i++)
             for (int j = js.first; j < js.last; j++) {
                 const Span p = pixels(i, s0, top, kh, h), q = pixels(j, s1, left, kw, w);
-                const int count = (p.last - p.first) * (q.last - q.first);
+                const float share = 1.0f / ((p.last - p.first) * (q.last - q.first));
                 const Numbers outer = ((const Numbers*)g)[((image + i) * ow + j) * c + channel];
-                for (int k = 0; k < WIDTH; k++) sum.at[k] += outer.at[k] / count;
+                for (int k = 0; k < WIDTH; k++) sum.at[k] += outer.at[k] * share;
             }
         ((Numbers*)dx)[row * w * c + column] = sum;
     }

@@ -121,6 +121,47 @@ def test_large_convolutions(name, narrow, monkeypatch):
             np.testing.assert_array_equal(backend.to_numpy(again), backend.to_numpy(first))
 
 
+# As kernels/bench/cases.py makes them: sizes that take every path of the CUDA C kernels.
+ROWS = [(5000, 10), (700, 1000), (60, 3000), (5, 50257)]
+NORMALIZED = [(3000, 1, 512, 1), (3, 1, 20000, 2), (1, 25088, 64, 64), (8, 3136, 64, 8), (2, 777, 3, 3)]
+CELLS = [(32, 8, 128), (300, 4, 257), (64, 3, 512)]  # one launch; one a step; products by cuBLAS
+PATHS = {
+    **{kind + grad: ROWS for grad in ("", "_grad")
+       for kind in ("softmax", "log_softmax", "softmax_crossentropy", "sigmoid_crossentropy")},
+    **dict.fromkeys(["moments", "normalize", "normalize_grad"], NORMALIZED),
+    **{op: [(2, 111, 112, 32), (2, 37, 38, 3)] for op in
+       ("max_pool2d", "max_pool2d_grad", "max_pool2d_pick", "avg_pool2d", "avg_pool2d_grad")},
+    **dict.fromkeys(["crop", "crop_image_grad"], [(300, 400, 500)]),
+    **{kind + grad: CELLS for grad in ("", "_grad") for kind in ("rnn", "gru", "lstm")},
+}
+
+
+@pytest.mark.parametrize("name, size", [(name, size) for name in PATHS for size in PATHS[name]])
+def test_every_path_of_the_kernels(name, size):
+    """Equal to NumPy in float64, and twice the same to the bit."""
+    op = kernels.ladders()[name]
+    arguments = op.contract(*cases.EXAMPLES[name][0](name, *size))
+    if name == "normalize_grad":  # of g = x, which that makes, nothing remains
+        arguments = random(*arguments[1].shape), *arguments[1:]
+    there = cases.on_device(arguments, "cuda", True)
+    runs = [op.rungs["cuda_raw"](*there) for _ in range(2)]
+    first, again = (run if isinstance(run, tuple) else (run,) for run in runs)
+    want = op.rungs["array"](*arguments)
+    assert cases.largest_error(first, want if isinstance(want, tuple) else (want,)) < cases.TOLERANCE
+    for one, other in zip(first, again):
+        np.testing.assert_array_equal(backend.to_numpy(other), backend.to_numpy(one))
+
+
+@pytest.mark.parametrize("channels", [3, 32])
+def test_windows_that_overlap(channels):
+    x, g = random(2, 55, 56, channels), random(2, 28, 28, channels)
+    for op, args in [(kernels.max_pool2d, (x,)), (kernels.max_pool2d_grad, (g, x)),
+                     (kernels.avg_pool2d, (x,)), (kernels.avg_pool2d_grad, (g, x.shape))]:
+        normal = op.contract(*args, 3, 2, 1)
+        got = op.rungs["cuda_raw"](*cases.on_device(normal, "cuda", True))
+        assert cases.largest_error(got, op.rungs["array"](*normal)) < cases.TOLERANCE
+
+
 def test_tensor_cores():
     """TF32 keeps 10 bits: an error of 2^-11 in each factor, less in their sum."""
     for op, arguments in convolutions(*CONVOLUTIONS["aligned"]):

@@ -245,8 +245,11 @@ def row_block(size):
 
     As few threads as hold the row in registers, EACH numbers each, but 1024 at most.
     """
-    threads = min(1024, 1 << (blocks(size, EACH) - 1).bit_length())
-    return threads, 1 if threads > 32 else 256 // threads
+    threads = blocks(size, EACH)
+    if threads > 32:
+        return min(1024, 32 * blocks(threads, 32)), 1
+    threads = 1 << (threads - 1).bit_length()
+    return threads, 256 // threads
 
 
 def width(count, *arrays):

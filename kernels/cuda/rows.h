@@ -1,8 +1,8 @@
 // Rows of numbers, each of which several threads share: how they read it, and how they put together
 // what each of them found in it. Included by the .cu files that have such rows.
 //
-// blockDim is (threads of a row, rows of a block), as kernels.cuda.row_block says: a power of two of
-// threads; of more than a warp, one row. Thread t has the numbers t, t + blockDim.x, ..., EACH of them
+// blockDim is (threads of a row, rows of a block), as kernels.cuda.row_block says: a power of two, or
+// whole warps for one row. Thread t has the numbers t, t + blockDim.x, ..., EACH of them
 // at a time: so many reads are under way at once, and neighbouring threads read neighbours. A row of
 // no more than EACH numbers a thread is read from memory once, and stays in registers.
 
@@ -65,7 +65,7 @@ __device__ T over_lanes(T own, int count)
     return own;
 }
 
-// join() of what all threads of a row hold, a few floats each; in a fixed order.
+// join() of what all threads of a row hold, a few floats each; in a fixed order. T{} adds nothing.
 template <class T>
 __device__ T over_row(T own)
 {
@@ -79,7 +79,9 @@ __device__ T over_row(T own)
     if (threadIdx.x % 32 == 0)
         for (int k = 0; k < WORDS; k++) words[k * 32 + threadIdx.x / 32] = ((float*)&own)[k];
     __syncthreads();
-    for (int k = 0; k < WORDS; k++)
-        ((float*)&own)[k] = words[k * 32 + threadIdx.x % warps];
-    return over_lanes(own, warps);
+    const int lane = threadIdx.x % 32;
+    own = T{};
+    if (lane < warps)
+        for (int k = 0; k < WORDS; k++) ((float*)&own)[k] = words[k * 32 + lane];
+    return over_lanes(own, 32);
 }

@@ -21,7 +21,8 @@ struct Gates {
 // this step's and sample's part of it, or null.
 __device__ Gates cell(const float* __restrict__ xw, const float* h0, const float* __restrict__ R,
                       const float* __restrict__ rb, const float* __restrict__ product,
-                      const float* hs, Index t, Index n, Index samples, Index steps, Index u, Index units)
+                      const float* hs, Index t, Index n, Index samples, Index steps, Index u,
+                      Index units)
 {
     __shared__ float h_tile[SIDE][SIDE], R_tile[BLOCKS][SIDE][SIDE];
     const int x = threadIdx.x, y = threadIdx.y;
@@ -119,8 +120,8 @@ extern "C" __global__ void gru_gates(const float* __restrict__ xw, const float* 
 }
 
 // Through step t. dh (N, U) enters as what comes back from step t + 1, but for what passes through
-// its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and d_recurrent[:, t], the gradient
-// of h R + rb, and leaves in dh what goes back to step t - 1.
+// its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and
+// d_recurrent[:, t], the gradient of h R + rb, and leaves in dh what goes back to step t - 1.
 extern "C" __global__ void gru_back(const float* __restrict__ g, const float* __restrict__ hs,
                                     const float* __restrict__ gates, const float* __restrict__ h0,
                                     const float* __restrict__ R,

@@ -135,8 +135,8 @@ extern "C" __global__ void lstm_gates(const float* __restrict__ xw, const float*
 }
 
 // Through step t. dh and dc (N, U) enter as what comes back from step t + 1, but for what passes
-// through its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and leaves in dh and dc
-// what goes back to step t - 1.
+// through its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and
+// leaves in dh and dc what goes back to step t - 1.
 extern "C" __global__ void lstm_back(const float* __restrict__ g, const float* __restrict__ states,
                                      const float* __restrict__ gates, const float* __restrict__ c0,
                                      const float* __restrict__ R,

@@ -97,8 +97,11 @@ def _by_row(name, rows, size, *arrays, then=()):
 
 def _by_channel(name, shape, *arrays, then):
     n, p, c = shape
-    block = _block(c)
-    _cu[name](_grid(c, cuda.blocks(p, EIGHT * block[1]), n), block, *arrays, *shape, *then)
+    wide, high = _block(c)
+    eights = cuda.blocks(p, EIGHT * high)
+    each = max(1, min(4, cuda.blocks(c, wide) * n * eights // (4 * ENOUGH_BLOCKS)))  # of a thread
+    grid = _grid(c, cuda.blocks(eights, each), n)
+    _cu[name](grid, (wide, high), *arrays, *shape, *then)
 
 
 def _block(channels):

@@ -9,10 +9,10 @@
 // it reads EIGHT of its pixels at a time, so that many reads are under way. Sums over the pixels are
 // cut into parts, one for a block, for which no digits cancel; a second, small kernel joins them.
 //
-// Counted in the code for sm_90, not measured: of many pixels, 9 (moments), 12 (normalize), 15
-// (gradient_sums) and 19 (normalize_grad) instructions for 4, 8, 8 and 12 bytes, of which an H200
-// moves so many in the time of 25, 49, 49 and 74; with 32 bytes or more under way in each of 1024 to
-// 2048 threads of a multiprocessor, memory should be the limit. Rows: 19, 22 and 39 for 4, 8 and 12.
+// Counted in the code for sm_90, not measured: of many pixels, 9 (moments), 14 (normalize), 14
+// (gradient_sums) and 21 (normalize_grad) instructions for 4, 8, 8 and 12 bytes, of which an H200
+// moves so many in the time of 25, 49, 49 and 74; with eight reads or more under way in each of 1280
+// to 2048 threads of a multiprocessor, memory should be the limit. Rows: 19, 22 and 39 for 4, 8, 12.
 #include "rows.h"
 
 constexpr int THREADS = 256, EIGHT = 8;
@@ -138,23 +138,26 @@ struct Channel {
         return pixel + e * (Index)blockDim.y < last;
     }
 
-    // v = the channel's number in every blockDim.y-th pixel, from `pixel` until `last`.
+    // v = the channel's number in every blockDim.y-th pixel, from `pixel` until `last`. That mostly all
+    // eight are there is asked once, so that nothing comes between their reads.
     __device__ void fetch(float (&v)[EIGHT], const float* __restrict__ x, Index pixel,
                           Index last) const
     {
+        const Index apart = blockDim.y * c;
         x += pixel * c + number;
-#pragma unroll
-        for (int e = 0; e < EIGHT; e++, x += blockDim.y * c)
-            v[e] = has(pixel, last, e) ? *x : 0;
+        if (has(pixel, last, EIGHT - 1))
+            for (int e = 0; e < EIGHT; e++) v[e] = x[e * apart];
+        else
+            for (int e = 0; e < EIGHT; e++) v[e] = has(pixel, last, e) ? x[e * apart] : 0;
     }
 
     __device__ void store(float* __restrict__ y, Index pixel, Index last,
                           const float (&v)[EIGHT]) const
     {
+        const Index apart = blockDim.y * c;
         y += pixel * c + number;
-#pragma unroll
-        for (int e = 0; e < EIGHT; e++, y += blockDim.y * c)
-            if (has(pixel, last, e)) *y = v[e];
+        for (int e = 0; e < EIGHT; e++)
+            if (has(pixel, last, e)) y[e * apart] = v[e];
     }
 };
 

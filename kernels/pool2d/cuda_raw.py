@@ -1,4 +1,4 @@
-"""Pooling in CUDA C: one pass over global memory, gradients that gather (pool2d.cu)."""
+"""Pooling in CUDA C: one pass over global memory, four channels a thread (pool2d.cu)."""
 
 from kernels import cuda
 from kernels.backend import is_array

@@ -12,7 +12,8 @@ constexpr int SIDE = 16;
 extern "C" __global__ void rnn_step(const float* __restrict__ xw, const float* __restrict__ h0,
                                     const float* __restrict__ R,
                                     const float* __restrict__ product,
-                                    const bool* __restrict__ mask, float* hs, Index t, Index samples, Index steps, Index units)
+                                    const bool* __restrict__ mask, float* hs, Index t,
+                                    Index samples, Index steps, Index units)
 {
     __shared__ float h_tile[SIDE][SIDE], R_tile[SIDE][SIDE];
     const int x = threadIdx.x, y = threadIdx.y;
@@ -66,14 +67,14 @@ rnn_sequence(const float* __restrict__ xw, const float* __restrict__ h0,
 }
 
 // Through step t. dh (N, U) enters as what comes back from step t + 1, but for what passes through
-// its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and leaves in dh what goes back to
-// step t - 1.
+// its R: with_product adds that (`product`, if not null). with_cell then writes dxw[:, t] and leaves
+// in dh what goes back to step t - 1.
 extern "C" __global__ void rnn_back(const float* __restrict__ g, const float* __restrict__ hs,
                                     const float* __restrict__ R,
                                     const float* __restrict__ product,
-                                    const bool* __restrict__ mask, float* dxw, float* __restrict__ dh, float scale, Index t,
-                                    Index samples, Index steps, Index units, bool with_product,
-                                    bool with_cell)
+                                    const bool* __restrict__ mask, float* dxw,
+                                    float* __restrict__ dh, float scale, Index t, Index samples,
+                                    Index steps, Index units, bool with_product, bool with_cell)
 {
     __shared__ float da_tile[SIDE][SIDE], R_tile[SIDE][SIDE + 1];
     const int x = threadIdx.x, y = threadIdx.y;

@@ -15,7 +15,7 @@ constexpr float LOWEST = -3.402823466e38f;  // and not -inf, of which no differe
 __device__ float minus_infinity() { return __int_as_float(0xff800000); }
 
 struct Largest {
-    float number;
+    float number = LOWEST;
 };
 
 __device__ Largest join(Largest a, Largest b) { return {fmaxf(a.number, b.number)}; }

@@ -149,7 +149,7 @@ BY_ROW = [op for op in CASES if "softmax" in op]
 
 @needs_gxx
 @pytest.mark.parametrize("op", BY_ROW)
-@pytest.mark.parametrize("classes", [1, 16, 17, 300, 512, 513, 1000])
+@pytest.mark.parametrize("classes", [1, 16, 17, 300, 512, 513, 1500])
 def test_rows_of_several_threads(op, classes):
     """From one thread a row, through several in a warp, to several warps; nine rows, which fill no
     block but leave a remainder to all."""
@@ -184,8 +184,11 @@ def test_normalization_of_rows(op, shape, groups):
     ((1, 2, 1), 1), ((1, 2049, 1), 1), ((2, 63, 32), 8), ((1, 64, 33), 33), ((2, 65, 32), 1),
     ((1, 200, 64), 64), ((3, 129, 48), 3), ((1, 7, 130), 130), ((1, 515, 3), 3), ((4, 9, 64), 2),
 ])  # fmt: skip
-def test_normalization_of_channels(op, shape, groups):
-    """One pixel less and more than a block reads at once, several parts, idle threads, wide groups."""
+def test_normalization_of_channels(op, shape, groups, monkeypatch):
+    """One pixel less and more than a block reads at once, several parts, idle threads, wide groups;
+    threads that do so once, and more often."""
+    check(op, normalizing(op, shape, groups))
+    monkeypatch.setattr(sys.modules["kernels.normalization.cuda_raw"], "ENOUGH_BLOCKS", 1)
     check(op, normalizing(op, shape, groups))
 
 

@@ -155,11 +155,16 @@ def test_every_path_of_the_kernels(name, size):
 @pytest.mark.parametrize("channels", [3, 32])
 def test_windows_that_overlap(channels):
     x, g = random(2, 55, 56, channels), random(2, 28, 28, channels)
-    for op, args in [(kernels.max_pool2d, (x,)), (kernels.max_pool2d_grad, (g, x)),
+    _, winners = kernels.max_pool2d(x, 3, 2, 1, keep=True)
+    for op, args in [(kernels.max_pool2d, (x,)), (kernels.max_pool2d_grad, (g, winners, x.shape)),
+                     (kernels.max_pool2d_pick, (x, winners)),
                      (kernels.avg_pool2d, (x,)), (kernels.avg_pool2d_grad, (g, x.shape))]:
         normal = op.contract(*args, 3, 2, 1)
         got = op.rungs["cuda_raw"](*cases.on_device(normal, "cuda", True))
         assert cases.largest_error(got, op.rungs["array"](*normal)) < cases.TOLERANCE
+    _, found = kernels.max_pool2d.rungs["cuda_raw"](
+        *cases.on_device(kernels.max_pool2d.contract(x, 3, 2, 1, True), "cuda", True))
+    np.testing.assert_array_equal(backend.to_numpy(found), winners)
 
 
 def test_tensor_cores():

@@ -10,11 +10,11 @@
 // an index costs one division. x (N, H, W, C), y (N, OH, OW, C); `rows` is N·OH, or N·H; c is counted
 // in Numbers.
 //
-// Counted in the code for sm_90, not measured, for 2x2 windows that touch and WIDTH 4: about 59
-// instructions for an output of max_pool2d (20 bytes; an H200 has time for 123 while it moves those),
-// 21 for a number of its gradient (9 bytes, 55), 60 and 17 for the means (20 and 5 bytes, 123 and 31);
+// Counted in the code for sm_90, not measured, for 2x2 windows that touch and WIDTH 4: about 50
+// instructions for an output of max_pool2d (21 bytes; an H200 has time for 129 while it moves those),
+// 12 for a number of its gradient (5 bytes, 32), 60 and 17 for the means (20 and 5 bytes, 123 and 31);
 // two reads of 16 bytes or a write are under way in each of 1280 to 2048 threads of a multiprocessor.
-// Of 3x3 windows with stride 2 the gradient of the largest is about 74 of 55: the instructions are the
+// Of 3x3 windows with stride 2 the gradient of the largest is about 42 of 32: the instructions are the
 // limit there.
 
 #ifndef WIDTH

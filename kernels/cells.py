@@ -10,7 +10,9 @@ end of its own.
 
 import numpy as np
 
+from kernels import memory
 from kernels.jit import jit, simd, threads
+from kernels.matmul.blocked import in_memory
 
 LANES = 16  # of float32
 ROWS = 6
@@ -21,14 +23,24 @@ def panels(w, blocks=1):
     zeros after the last."""
     k, columns = w.shape
     units = columns // blocks
-    lines = -(-units // LANES)
-    w = w.reshape(k, blocks, units)
-    packed = np.zeros((lines, blocks, k, LANES), np.float32)
-    whole = units - units % LANES
-    packed[: whole // LANES] = w[:, :, :whole].reshape(k, blocks, -1, LANES).transpose(2, 1, 0, 3)
-    if whole < units:
-        packed[-1, :, :, : units - whole] = w[:, :, whole:].transpose(1, 0, 2)
-    return packed.reshape(-1)
+    packed = memory.empty((-(-units // LANES) * blocks * k * LANES,))
+    _pack(*in_memory(w), k, units, blocks, packed)
+    return packed
+
+
+@jit()
+def _pack(w, row, column, k, units, blocks, packed):
+    at = 0
+    for u in range(0, units, 16):
+        count = min(16, units - u)
+        for block in range(blocks):
+            first = (block * units + u) * column
+            for i in range(k):
+                for j in range(count):
+                    packed[at + j] = w[first + i * row + j * column]
+                for j in range(count, 16):
+                    packed[at + j] = 0
+                at += 16
 
 
 def split(n):

@@ -195,7 +195,7 @@ class Layer(Configurable):
     def _children(self):
         """(name, layer) for the layers that are attributes of this one."""
         for name, value in list(vars(self).items()):
-            if name != "_arguments":
+            if isinstance(value, (Layer, list, tuple, dict)) and name not in ("_arguments", "_weights"):
                 yield from _layers_in(value, name)
 
     def sublayers(self):

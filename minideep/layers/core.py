@@ -60,8 +60,8 @@ class Dense(Layer):
 
     def call(self, x):
         self._check(x.shape)
-        y = x @ self.kernel
-        return self.activation(y if self.bias is None else y + self.bias)
+        y = x @ self.kernel if self.bias is None else ops.affine(x, self.kernel, self.bias)
+        return self.activation(y)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

@@ -65,6 +65,8 @@ _affine.vjp(x=lambda g, w: _matmul(g, _adjoint(w)),
 
 def affine(x, w, b):
     """x w + b as one op, which adds b where the product lies: x (..., I), w (I, K), b (K,)."""
+    if x.ndim == 2:
+        return _affine(x, w, b)
     rows = reshape(x, shape=(math.prod(x.shape[:-1]), x.shape[-1]))
     return reshape(_affine(rows, w, b), shape=x.shape[:-1] + w.shape[1:])
 

@@ -35,12 +35,14 @@ def _pack(w, row, column, k, units, blocks, packed):
         count = min(16, units - u)
         for block in range(blocks):
             first = (block * units + u) * column
-            for i in range(k):
-                for j in range(count):
-                    packed[at + j] = w[first + i * row + j * column]
-                for j in range(count, 16):
-                    packed[at + j] = 0
-                at += 16
+            if column == 1:
+                for i in range(k):
+                    simd.store(packed, at + i * 16, simd.get(w, first + i * row, count))
+            else:
+                for j in range(16):
+                    for i in range(k):
+                        packed[at + i * 16 + j] = w[first + i * row + j * column] if j < count else 0
+            at += 16 * k
 
 
 def split(n):

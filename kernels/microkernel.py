@@ -65,13 +65,15 @@ def spare():
 
 
 @jit(error_model="numpy")
-def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge):
+def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=0):
     """C (m, n) = max(A B + bias, floor), or C += A B if `add`.
 
     a, b, c, bias: addresses. rows (m), columns (k), to (m): int64 tables of offsets, in float32
     numbers: of A's rows and columns, and of C's rows. b: panels (k, 16) one after the other, the
-    last one filled up. bias: (panels, 16), or 0 for none. edge: made by `spare`.
+    last one filled up; or B as it is, its rows `b_row` apart, where n is a multiple of 16. bias:
+    (panels, 16), or 0 for none. edge: made by `spare`.
     """
+    b_step, b_panel = (b_row, COLUMNS) if b_row else (COLUMNS, COLUMNS * k)
     tables, tile_rows, some = edge
     tile, zeros = address(some), address(some) + 4 * ROWS * COLUMNS
     panels = (n + COLUMNS - 1) // COLUMNS
@@ -101,7 +103,8 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge):
                         these,
                         address(columns) + 8 * start,
                         length,
-                        b + 64 * (panel * k + start),
+                        b + 4 * (panel * b_panel + start * b_step),
+                        4 * b_step,
                         zeros if adds or bias == 0 else bias + 64 * panel,
                         at if whole else tile,
                         those if whole else address(tile_rows),
@@ -113,7 +116,7 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge):
 
 
 @intrinsic
-def _tile(context, a, rows, columns, k, b, bias, c, to, add, floor):
+def _tile(context, a, rows, columns, k, b, b_step, bias, c, to, add, floor):
     """One tile. Addresses and k as int64, k at least 1; floor a float32."""
     from llvmlite import ir
     from numba import types
@@ -127,7 +130,7 @@ def _tile(context, a, rows, columns, k, b, bias, c, to, add, floor):
         return ir.Constant(int64, value)
 
     def emit(context, builder, signature, args):
-        a, rows, columns, k, b, bias, c, to, add, floor = args
+        a, rows, columns, k, b, b_step, bias, c, to, add, floor = args
         fma = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
         )
@@ -176,7 +179,7 @@ def _tile(context, a, rows, columns, k, b, bias, c, to, add, floor):
                 old = sums[i * len(halves) + half]
                 new.append(builder.call(fma, [factor, b_row[half], old]))
         left_next = builder.sub(left, constant(1))
-        moved = [left_next, at(column, 8), at(b_k, 4 * COLUMNS), *new]
+        moved = [left_next, at(column, 8), builder.add(b_k, b_step), *new]
         for value, following in zip((left, column, b_k, *sums), moved):
             value.add_incoming(following, inner)
         builder.cbranch(builder.icmp_signed(">", left_next, constant(0)), inner, after)
@@ -198,7 +201,7 @@ def _tile(context, a, rows, columns, k, b, bias, c, to, add, floor):
             builder.store(final, builder.inttoptr(to, vector.as_pointer()), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 9, types.float32), emit
+    return types.void(*[types.int64] * 10, types.float32), emit
 
 
 @intrinsic

@@ -30,7 +30,7 @@ from kernels.jit import jit, plain, prange, simd, threads, usable
 from kernels.ladder import rung
 from kernels.microkernel import COLUMNS, NONE, ZERO, clear, copy, multiply, spare, workspace
 
-PIXELS = 256  # of a block
+PIXELS, NARROW = 256, 8  # of a block: as many, twice as many where it has so few channels
 SMALL = 2**17  # multiplications
 
 
@@ -70,7 +70,7 @@ def direct(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
                  dilation, groups)  # fmt: skip
     parts = min(threads(), plan.blocks)
     sums = workspace("sums", parts * prod(plan.sums)).reshape(parts, *plan.sums)
-    packed = workspace("gradient", parts * plan.starts.size * plan.sums[2]).reshape(parts, -1)
+    packed = workspace("gradient", parts * plan.starts.size * COLUMNS).reshape(parts, -1)
     _weight_grad(
         plain(x), plain(g), sums, plan.rows, plan.taps, plan.starts, plan.view,
         _buffers(plan, parts), packed, plan.outputs,
@@ -170,8 +170,9 @@ def _plan(x_shape, kernel, y_shape, start, step, stride, origin, dilation, group
     groups = groups // merged
     oh, ow = (-(-(size - first) // s) for size, first, s in zip(y_shape[1:3], start, step))
     extent = [(len(taps) - 1) * d + 1 for taps, d in zip(kernel, dilation)]
-    lines = min(max(PIXELS // ow, 1), oh)
-    images = min(max(PIXELS // (oh * ow), 1), n)
+    pixels = PIXELS if c > NARROW else 2 * PIXELS
+    lines = min(max(pixels // ow, 1), oh)
+    images = min(max(pixels // (oh * ow), 1), n)
     seen = [(size - 1) * s + e for size, s, e in zip((lines, ow), stride, extent)]
     last = (oh - 1) * stride[0] + extent[0]
     inside = min(origin) >= 0 and origin[0] + last <= h and origin[1] + seen[1] <= w
@@ -297,6 +298,15 @@ def _weight_grad(x, g, sums, to, taps, starts, view, buffers, packed, o):
         )  # fmt: skip
 
 
+@jit()
+def _as_it_lies(every, o):
+    """Whether a block of g, pixels of `every` channels and groups of o, is multiplied where it lies.
+
+    One line of each pixel is read again and again: where these are far apart, they fall into few
+    sets of the level 1 cache and do not stay in it. A copy in panels does."""
+    return o % COLUMNS == 0 and every <= 2 * COLUMNS
+
+
 @jit(error_model="numpy")
 def _weight_grad_part(part, parts, x, g, dw, to, taps, starts, view, buffer, packed, o):
     blocks, edge = view[9], spare()
@@ -308,23 +318,23 @@ def _weight_grad_part(part, parts, x, g, dw, to, taps, starts, view, buffer, pac
         a, pixels, at, _ = _block(x, view, block, buffer)
         for group in range(groups):
             for panel in range(0, o, COLUMNS):
-                width = min(COLUMNS, o - panel)
-                source, line = at * every + group * o + panel, panel * pixels
-                if width == COLUMNS:
+                width, source = min(COLUMNS, o - panel), at * every + group * o + panel
+                b, b_row = g.ctypes.data + 4 * source, every
+                if not _as_it_lies(every, o):
+                    b, b_row = packed.ctypes.data, COLUMNS
                     for pixel in range(pixels):
-                        simd.store(packed, line, simd.load(g, source))
-                        source, line = source + every, line + COLUMNS
-                else:
-                    for pixel in range(pixels):
-                        to_line = packed.ctypes.data + 4 * line
-                        copy(to_line, g.ctypes.data + 4 * source, width)
-                        clear(to_line + 4 * width, COLUMNS - width)
-                        source, line = source + every, line + COLUMNS
-            multiply(
-                a + 4 * group * (view[3] // groups), taps, size, starts, pixels,
-                packed.ctypes.data, dw.ctypes.data + 4 * group * size * padded, to, padded,
-                ZERO, NONE, block > begin, edge,
-            )  # fmt: skip
+                        line, to_line = source + pixel * every, pixel * COLUMNS
+                        simd.prefetch(g, line + pixels * every)  # of the next block
+                        if width == COLUMNS:
+                            simd.store(packed, to_line, simd.load(g, line))
+                        else:
+                            copy(b + 4 * to_line, g.ctypes.data + 4 * line, width)
+                            clear(b + 4 * (to_line + width), COLUMNS - width)
+                multiply(
+                    a + 4 * group * (view[3] // groups), taps, size, starts, pixels, b,
+                    dw.ctypes.data + 4 * (group * size * padded + panel), to, COLUMNS, ZERO, NONE,
+                    block > begin, edge, b_row,
+                )  # fmt: skip
 
 
 @jit(error_model="numpy")

@@ -8,9 +8,9 @@ product (col2im):
 
 A run (l, c) of P lies in dx as it lies in P, so it is added line by line; it is filled up with
 zeros to whole lines. For a 3x3 kernel and 3 channels that makes 3 lines a pixel in place of the 9
-tiles' columns that gathering takes: 2.4 to 2.8 times faster as measured. P holds one row of g's pixels and
-stays in the cache, as does a frame for a band of dx's rows with room for what falls outside. A row
-of P that two bands need is computed twice. Relative error: 1e-6 of the largest result.
+tiles' columns that gathering takes: 2.4 to 2.8 times faster as measured. P holds one row of g's
+pixels and stays in the cache, as does a frame for a band of dx's rows with room for what falls
+outside. A row of P that two bands need is computed twice. Relative error: 1e-6 of the largest result.
 """
 
 import numpy as np

@@ -91,6 +91,12 @@ def test_direct_takes_any_strides_in_memory():
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("o, groups", [(16, 1), (32, 1), (32, 2), (48, 1), (48, 3), (64, 2), (20, 1)])
+def test_gradients_of_every_width(o, groups):
+    """Those of few channels are multiplied where they lie, of many in a copy; several blocks."""
+    check("direct", case(2, 40, 41, 6, o, (3, 2), groups=groups, padding=1), 2e-6)
+
+
 def test_long_sums_are_exact_to_a_millionth():
     check("direct", case(8, 40, 40, 24, 16, (3, 3)), 1e-6)
 

@@ -83,6 +83,19 @@ def test_never_more_than_half_as_much_again_as_was_in_use_at_once(monkeypatch):
         assert memory._bytes["in use"] + memory._bytes["free"] <= 3 * most // 2
 
 
+def test_the_longest_unused_is_given_up_first(monkeypatch):
+    monkeypatch.setattr(memory, "SLACK", 0)
+    monkeypatch.setattr(memory, "_bytes", {"in use": 0, "free": 0, "most in use": 0})
+    arrays = [memory.empty((size * MB,), "uint8") for size in (8, 4, 4)]
+    addresses = [a.ctypes.data for a in arrays]
+    for i in (1, 0, 2):  # the first of 4 MB, then that of 8, then the second of 4
+        arrays[i] = None
+    large = memory.empty((14 * MB,), "uint8")   # 24 are the most, 16 are free
+    assert memory._bytes["free"] == 4 * MB
+    again = memory.empty((4 * MB,), "uint8")
+    assert again.ctypes.data == addresses[2] and large.size == 14 * MB
+
+
 def test_memory_that_there_is_not_is_not_counted():
     before = dict(memory._bytes)
     with pytest.raises(MemoryError):

@@ -191,6 +191,25 @@ def test_no_grad_and_enable_grad():
         assert g(x).requires_grad
 
 
+def test_one_switch_inside_of_itself():
+    x, off = leaf(1.0), minideep.no_grad()
+    with off:
+        with minideep.enable_grad():
+            with off:
+                assert not (x * 2.0).requires_grad
+            assert (x * 2.0).requires_grad
+        with off:
+            assert not (x * 2.0).requires_grad
+        assert not (x * 2.0).requires_grad
+    assert (x * 2.0).requires_grad
+
+    @minideep.no_grad()
+    def count_down(n):
+        return count_down(n - 1) if n else x * 2.0
+
+    assert not count_down(3).requires_grad and (x * 2.0).requires_grad
+
+
 def test_modes_are_restored_by_an_error():
     x = leaf(1.0)
     with pytest.raises(KeyError), minideep.no_grad():

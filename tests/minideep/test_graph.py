@@ -153,14 +153,16 @@ def test_retain_graph():
 @pytest.mark.parametrize("size", [1000, 40_000, 60_001])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int64"])
 def test_a_fingerprint_knows_every_number_and_its_place(size, dtype):
-    """Also above and below the size from which on it is a sum instead of a checksum."""
+    """Also above and below the size from which on it is sums instead of all bytes."""
     a = (100 * np.random.default_rng(0).standard_normal(size)).astype(dtype)
     told = fingerprint(a)
     assert fingerprint(a.copy()) == told
     changes = {"sign": -a, "order": a[::-1], "moved": np.roll(a, 1), "sorted": np.sort(a)}
-    changes |= {name: a.copy() for name in ("least", "swapped", "nan")}
+    changes |= {name: a.copy() for name in ("least", "swapped", "nan", "behind", "last")}
     changes["least"][7] = a[7] + 1 if a.dtype.kind == "i" else np.nextafter(a[7], a.dtype.type(1e4))
     changes["swapped"][[3, size - 3]] = a[[size - 3, 3]]
+    changes["behind"][size - 300] = a[size - 300] + 1  # behind the last whole line of sums
+    changes["last"][size - 1] = a[size - 1] + 1
     changes["nan"][5] = 0 if a.dtype.kind == "i" else np.nan
     for name, changed in changes.items():
         assert fingerprint(changed) != told, name

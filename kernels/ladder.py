@@ -37,6 +37,8 @@ from kernels.backend import common_device, is_array
 ENVIRONMENT = "MINIDEEP_KERNELS"
 REMEMBERED = 4096  # picks of an op
 
+_PLAIN = {tuple, int, bool, type(None)}  # arguments that look like themselves
+
 _ladders = {}
 _forced = contextvars.ContextVar("kernels.use", default={})
 
@@ -97,7 +99,7 @@ class Ladder:
         """The rung that will run the normalised arguments `args`."""
         forced = choice(self.name) if environment() or _forced.get() else None
         if forced is None:
-            looks = tuple([_look(arg) for arg in args])
+            looks = tuple([arg if type(arg) in _PLAIN else _look(arg) for arg in args])
             found = self.picked.get(looks)
             if found is not None and self.rungs.get(found.name) is found:
                 return found
@@ -134,8 +136,6 @@ def _look(arg):
     """All of an argument that `needs` may ask for. Equal for two arguments: the same answer."""
     if isinstance(arg, np.ndarray):
         return type(arg), arg.shape, arg.dtype, arg.flags.num
-    if type(arg) in (tuple, int):
-        return arg
     if is_array(arg):
         return type(arg), arg.shape, arg.dtype, arg.flags.c_contiguous, arg.flags.f_contiguous
     return float if isinstance(arg, (float, np.floating)) else arg

@@ -31,18 +31,19 @@ def panels(w, blocks=1):
 @jit()
 def _pack(w, row, column, k, units, blocks, packed):
     at = 0
-    for u in range(0, units, 16):
-        count = min(16, units - u)
+    for u in range(0, units, LANES):
+        count = min(LANES, units - u)
         for block in range(blocks):
             first = (block * units + u) * column
             if column == 1:
                 for i in range(k):
-                    simd.store(packed, at + i * 16, simd.get(w, first + i * row, count))
+                    simd.store(packed, at + i * LANES, simd.get(w, first + i * row, count))
             else:
-                for j in range(16):
+                for j in range(LANES):
                     for i in range(k):
-                        packed[at + i * 16 + j] = w[first + i * row + j * column] if j < count else 0
-            at += 16 * k
+                        number = w[first + i * row + j * column] if j < count else np.float32(0)
+                        packed[at + i * LANES + j] = number
+            at += LANES * k
 
 
 def split(n):

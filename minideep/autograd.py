@@ -122,7 +122,6 @@ class Op:
         bare = type(g) is not Tensor
         if bare and isinstance(g, generic):  # of arrays without axes NumPy's operators make numbers
             g = asarray(g)
-        gradients = ()
         if self._joint:
             values = node.values()
             gradients = self._joint(Tensor(g) if bare else g, values["y"],
@@ -134,7 +133,7 @@ class Op:
         for i, edge in enumerate(node.edges):
             if edge is None:
                 continue
-            gx = gradients[i] if gradients else self._pull_one(i, values, node.attrs)
+            gx = gradients[i] if self._joint else self._pull_one(i, values, node.attrs)
             if gx is None:
                 continue
             if bare and type(gx) is Tensor:
@@ -272,7 +271,8 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
                 check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
             arrive(pairs)
             if not keep:
-                node.edges, node.saved, node.prints = None, {}, []
+                node.edges, node.saved, node.prints, node.attrs = None, {}, [], {}
+        mode.pulled = None
         for leaf, g in gradients.items():
             g = _as_tensor(g)
             found[leaf] = g if stop else _call_hooks(leaf, g)  # a checkpoint's: later, on the whole

@@ -44,15 +44,14 @@ def fingerprint(array, full=False):
         array = flat[tuple(slice(None, None, max(1, n // samples)) for n in flat.shape)]
     if array.nbytes <= 4096:
         return array.tobytes()
-    # Eight bytes at a time are added to 251 sums in turn: these see every change of one number, and
-    # numbers that change places, unless they move by a multiple of 251 times 8 bytes.
+    # Eight bytes at a time, in lines of 251: the sums of the lines and those across them. Every change
+    # of one number changes both; to hide, several have to make up for each other in all of them.
     bits = np.ascontiguousarray(array.T if array.flags.f_contiguous else array).reshape(-1).view(np.uint8)
     words = bits[:bits.size // 8 * 8].view(np.uint64)
-    lines = words.size // 251
-    sums = np.add.reduce(words[:lines * 251].reshape(lines, 251), axis=0)
-    rest = words[lines * 251:]
-    sums[:rest.size] += rest
-    return sums.tobytes(), bits[words.nbytes:].tobytes()
+    whole = words.size // 251 * 251
+    lines = words[:whole].reshape(-1, 251)
+    return (np.add.reduce(lines, axis=0).tobytes(), np.add.reduce(lines, axis=1).tobytes(),
+            bits[whole * 8:].tobytes())
 
 
 def seed_gradient(y, g):

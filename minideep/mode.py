@@ -5,6 +5,9 @@ import threading
 
 
 class Mode(threading.local):
+    def __init__(self):
+        self.before = []  # the switches outside of each `set_mode` that we are in
+
     grad = True      # are ops recorded?
     anomaly = False  # is every result checked for NaN and infinity?
     pulled = None    # the node whose vjp is running: it answers for the ops inside
@@ -15,17 +18,18 @@ mode = Mode()
 
 
 class set_mode:
-    """Context manager and decorator: other switches inside."""
+    """Context manager and decorator: other switches inside. One may lie in itself, and serve
+    several threads."""
 
     def __init__(self, **values):
-        self.values, self.before = values, []  # before: of each entry, as one may lie in another
+        self.values = values
 
     def __enter__(self):
-        self.before.append({name: getattr(mode, name) for name in self.values})
+        mode.before.append({name: getattr(mode, name) for name in self.values})
         mode.__dict__.update(self.values)
 
     def __exit__(self, *error):
-        mode.__dict__.update(self.before.pop())
+        mode.__dict__.update(mode.before.pop())
 
     def __call__(self, function):
         @functools.wraps(function)

@@ -113,7 +113,7 @@ class Module:
             lines.append(line)
         return "\n".join(lines)
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - modules live as long as the program
+    @functools.lru_cache(maxsize=None)  # noqa: B019 - modules live as long as the program
     def compiled(self, index):
         return backend.compile_cuda(self.source(index))
 

@@ -35,11 +35,11 @@ def max_pool2d(x, size, stride=None, padding=0, keep=False):
 def max_pool2d_grad(g, winners, x_shape, size, stride=None, padding=0):
     """Gradient of Σ g·max_pool2d(x): g (N, OH, OW, C) goes to the pixels that were the largest.
 
-    winners are what max_pool2d(x, ..., keep=True) returned. Returns an array of x's shape. Linear
-    in g; its adjoint is `max_pool2d_pick`.
+    winners are what max_pool2d(x, ..., keep=True) returned; they are trusted. Returns an array of
+    x's shape. Linear in g; its adjoint is `max_pool2d_pick`.
     """
     _check_image("g", g)
-    x_shape = tuple(int(n) for n in x_shape)
+    x_shape = _shape(x_shape)
     *geometry, y_shape = _geometry(x_shape, size, stride, padding)
     _check_shape("g", g, y_shape)
     _check_winners(winners, y_shape)
@@ -66,7 +66,7 @@ def avg_pool2d(x, size, stride=None, padding=0):
 def avg_pool2d_grad(g, x_shape, size, stride=None, padding=0):
     """Gradient of Σ g·avg_pool2d(x) with respect to x: returns an array of shape x_shape."""
     _check_image("g", g)
-    x_shape = tuple(int(n) for n in x_shape)
+    x_shape = _shape(x_shape)
     *geometry, y_shape = _geometry(x_shape, size, stride, padding)
     _check_shape("g", g, y_shape)
     return g, x_shape, *geometry
@@ -93,6 +93,13 @@ def _geometry(x_shape, size, stride, padding):
             "or a window would hold padding only"
         )
     return size, stride, padding, (n, oh, ow, c)
+
+
+def _shape(x_shape):
+    x_shape = tuple(int(n) for n in x_shape)
+    if len(x_shape) != 4:
+        raise ValueError(f"x_shape must have 4 axes (N, H, W, C), got {x_shape}")
+    return x_shape
 
 
 def _check_image(name, value):

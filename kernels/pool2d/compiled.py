@@ -69,17 +69,23 @@ def compiled(g, x_shape, size, stride, padding):  # noqa: F811
 
 @max_pool2d.rungs["compiled"].needs
 def _(x, size, stride, padding, keep):
-    return usable(x)
+    return _countable(size, x) if keep else usable(x)
 
 
 @max_pool2d_grad.rungs["compiled"].needs
 def _(g, winners, x_shape, size, stride, padding):
-    return usable(g)
+    return _countable(size, g)
 
 
 @max_pool2d_pick.rungs["compiled"].needs
 def _(u, winners, size, stride, padding):
-    return usable(u)
+    return _countable(size, u)
+
+
+def _countable(size, array):
+    if array.dtype == "float32" and size[0] * size[1] > 2**24:
+        return "a window of more than 2^24 pixels, whose numbers float32 cannot hold"
+    return usable(array)
 
 
 @avg_pool2d.rungs["compiled"].needs

@@ -1,5 +1,10 @@
 """kernels.memory: memory is used again, never by two arrays at once, and none is hoarded."""
 
+import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -94,6 +99,75 @@ def test_the_longest_unused_is_given_up_first(monkeypatch):
     assert memory._bytes["free"] == 4 * MB
     again = memory.empty((4 * MB,), "uint8")
     assert again.ctypes.data == addresses[2] and large.size == 14 * MB
+
+
+def test_many_sizes_leave_nothing_behind():
+    rng = np.random.default_rng(0)
+    for size in rng.integers(memory.SMALL, 40 * memory.SMALL, 3000):
+        memory.empty((int(size),), "uint8")
+    memory.release()
+    assert not memory._free and not memory._by_size and memory._bytes["free"] == 0
+    one = memory.empty((MB,))
+    assert not memory._by_size
+    del one
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers of signals here")
+def test_a_signal_may_want_memory_meanwhile():
+    handled = []
+
+    def tick(*_):
+        handled.append(memory.empty((5000,)).size)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    before = signal.signal(signal.SIGALRM, tick)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        for size in np.random.default_rng(0).integers(1024, 1200, 30_000):
+            memory.empty((int(size),))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(handled) > 3
+
+
+FORKS = """
+import os, signal, threading
+from kernels import memory
+
+def work():
+    while True:
+        memory.empty((5000,))
+
+threading.Thread(target=work, daemon=True).start()
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        memory.empty((500_000,))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print("ok", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_busy_process():
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], capture_output=True, text=True,
+                         timeout=60)
+    assert run.stdout == "ok\n", run.stderr
+
+
+def test_what_is_derived_from_a_lease_is_none(capfd):
+    a = memory.empty((MB,))
+    some = a.base[2:] + 1, a.base.copy()
+    with pytest.raises(ValueError):
+        memory.empty((2**14,) + (1,) * 70)
+    in_use = memory._bytes["in use"]
+    memory.release()
+    del some
+    gc.collect()
+    assert memory._bytes["in use"] < in_use and not capfd.readouterr().err
 
 
 def test_memory_that_there_is_not_is_not_counted():

@@ -6,6 +6,7 @@ from check_rungs import check_adjoint, check_rungs, numeric_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kernels
 from kernels import avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad, max_pool2d_pick
 
 
@@ -159,6 +160,15 @@ def test_nan_is_not_hidden():
     assert np.isnan(max_pool2d(x, 2)).all()
     dx = gradient_of_max(np.ones((1, 1, 1, 1)), x, 2)
     np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 0], [1, 0]])
+
+
+def test_more_pixels_than_float32_counts():
+    single = np.zeros((1, 1, 1, 1), np.float32)
+    for name, first in (("max_pool2d_grad", (single, np.zeros((1, 1, 1, 1), np.int32), (1, 4200, 4200, 1))),
+                        ("max_pool2d", (np.broadcast_to(single, (1, 4200, 4200, 1)),))):
+        op = kernels.ladders()[name]
+        args = op.contract(*first, 4200, **({"keep": True} if name == "max_pool2d" else {}))
+        assert "2^24 pixels" in op.rungs["compiled"].refusal("cpu", args)
 
 
 def test_padding_does_not_count_in_the_mean():

@@ -210,6 +210,49 @@ def test_one_switch_inside_of_itself():
     assert not count_down(3).requires_grad and (x * 2.0).requires_grad
 
 
+def test_one_switch_in_two_threads():
+    """One leaves it first, inside of another switch the other."""
+    import threading
+    quiet, steps, seen = minideep.no_grad(), [threading.Event() for _ in range(3)], {}
+
+    def first():
+        with quiet:
+            steps[0].set()
+            steps[1].wait(10)
+        seen["first"] = (leaf(1.0) * 2.0).requires_grad
+        steps[2].set()
+
+    def second():
+        steps[0].wait(10)
+        with minideep.no_grad():
+            with quiet:
+                steps[1].set()
+                steps[2].wait(10)
+            seen["second"] = (leaf(1.0) * 2.0).requires_grad
+
+    threads = [threading.Thread(target=f) for f in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {"first": True, "second": False}
+
+
+def test_hooks_are_no_part_of_a_vjp():
+    """Not those of leaves either: ops on arrays make tensors, and anomalies are told."""
+    for middle in (False, True):
+        w, kinds = leaf(np.ones(3)), []
+        y = w * 2.0
+        (y if middle else w).register_hook(lambda g: kinds.append(type(ops.relu(np.ones(3)))))
+        y.sum().backward()
+        assert kinds == [minideep.Tensor]
+        w = leaf(np.ones(3))
+        y = w * 2.0
+        (y if middle else w).register_hook(lambda g: g * np.inf)
+        with minideep.detect_anomaly(), pytest.raises(FloatingPointError, match="infinity in"):
+            y.sum().backward()
+
+
 def test_modes_are_restored_by_an_error():
     x = leaf(1.0)
     with pytest.raises(KeyError), minideep.no_grad():

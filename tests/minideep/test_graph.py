@@ -175,6 +175,18 @@ def test_a_fingerprint_knows_every_number_and_its_place(size, dtype):
             assert fingerprint(swapped) != fingerprint(a), value
 
 
+@pytest.mark.parametrize("shape", [(4, 251), (8, 502), (100, 502), (32, 1004), (64, 64), (50, 251)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_fingerprint_knows_changes_that_could_make_up_for_each_other(shape, dtype):
+    """Its sums are of 251 times 8 bytes, modulo 2^64, of which a sign is the half."""
+    a = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    told = fingerprint(a)
+    two = a.copy()
+    two[:2] *= -1
+    for changed in (-a, two, a[::-1], a[:, ::-1], np.roll(a, 1, 0), np.roll(a, 1, 1), abs(a)):
+        assert fingerprint(changed) != told
+
+
 def by_index(x):
     x.data[0] = 7.0
 

@@ -48,15 +48,15 @@ def test_steps_tell_op_shapes_gradients_layer_and_line():
         loss = (model(x) ** 2).sum()
     steps = list(inspect.steps(loss))
     ops_seen = [step.op for step in steps]
-    assert ops_seen[:2] == ["sum", "power"] and "matmul" in ops_seen
-    matmul = steps[ops_seen.index("matmul")]
-    assert matmul.layer == "/".join([model.name, model.layers[-1].name])
-    assert HERE in matmul.line
-    g, w = matmul.incoming.numpy(), model.layers[-1].kernel.numpy()
-    np.testing.assert_allclose(matmul.outgoing["a"].numpy(), g @ w.T, rtol=1e-5)
-    assert matmul.shapes["a"] == (2, 36)
-    assert matmul.norms["a"] == pytest.approx(np.linalg.norm(g @ w.T), rel=1e-5)
-    assert "matmul" in str(matmul) and "norm" in str(matmul)
+    assert ops_seen[:2] == ["sum", "power"] and "affine" in ops_seen
+    affine = steps[ops_seen.index("affine")]
+    assert affine.layer == "/".join([model.name, model.layers[-1].name])
+    assert HERE in affine.line
+    g, w = affine.incoming.numpy(), model.layers[-1].kernel.numpy()
+    np.testing.assert_allclose(affine.outgoing["x"].numpy(), g @ w.T, rtol=1e-5)
+    assert affine.shapes["x"] == (2, 36)
+    assert affine.norms["x"] == pytest.approx(np.linalg.norm(g @ w.T), rel=1e-5)
+    assert "affine" in str(affine) and "norm" in str(affine)
 
 
 def test_after_the_last_step_the_leaves_have_what_backward_gives():
@@ -105,7 +105,7 @@ def test_the_picture_is_well_formed_and_has_every_op():
         loss = (model(x) ** 2).sum()
     picture = inspect.graph(loss, names=model)
     texts = {t.text for t in xml.fromstring(picture.svg).iter("{http://www.w3.org/2000/svg}text")}
-    assert {"matmul", "max_pool2d", "power", "layers.3.kernel"} <= texts
+    assert {"affine", "max_pool2d", "power", "layers.3.kernel"} <= texts
     assert picture.dot.startswith("digraph {") and picture.dot.count("->") >= 7
     for box in picture.boxes:
         for source in box.sources:
@@ -270,7 +270,7 @@ def test_check_gradients_passes_a_right_model_and_says_what_it_checked():
     with inspect.check_gradients() as checked:
         model(x).sum()
         recurrent(RNG.standard_normal((2, 4, 3)).astype("float32")).sum()
-    assert {"matmul", "lstm"} <= set(checked.ops)  # the ties of ReLU zeros are kinks of the pool
+    assert {"affine", "lstm"} <= set(checked.ops)  # the ties of ReLU zeros are kinks of the pool
     assert "calls checked" in str(checked)
 
 

@@ -349,6 +349,18 @@ class _CupyArray(np.ndarray):
     device = _Gpu()
 
 
+def test_each_of_many_sources_is_compiled_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernels.backend, "compile_cuda", lambda source: asked.append(source))
+    (tmp_path / "k.cu").write_text('extern "C" __global__ void k(float* y, Index n) {}')
+    modules = [cuda.Module(tmp_path / "k.cu", f"NUMBER {i}") for i in range(5)]
+    for _ in range(3):
+        for module in modules:
+            for index in ("int", "long long"):
+                module.compiled(index)
+    assert len(asked) == len(set(asked)) == 10
+
+
 def test_what_cupy_is_given(compiled, monkeypatch):
     """Exact types, null pointers, sizes and the arrays' device: on a fake CuPy."""
     backend = kernels.backend

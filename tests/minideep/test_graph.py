@@ -122,6 +122,14 @@ def test_backward_releases_what_was_saved_as_it_goes():
     assert middle.saved == {} and middle.edges is None
 
 
+def test_backward_releases_what_max_pooling_kept():
+    y = ops.max_pool2d(leaf(*range(16)).reshape(1, 4, 4, 1), 2)
+    kept = weakref.ref(y.node.attrs["kept"]["winners"])
+    y.sum().backward()
+    gc.collect()
+    assert kept() is None and y.node is not None
+
+
 def test_a_second_way_back_through_a_freed_graph():
     x = leaf(3.0)
     y = (x * x).sum()

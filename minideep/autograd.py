@@ -21,7 +21,9 @@ c = b * b the order makes it right: b needs both contributions before it passes 
 """
 
 import inspect
+import itertools
 import math
+from typing import NamedTuple
 
 from numpy import asarray, generic, ndarray
 
@@ -32,11 +34,21 @@ from minideep.mode import mode, set_mode
 __all__ = ["Node", "Op", "grad", "op", "run_backward"]
 
 
+class Vjp(NamedTuple):
+    """What one input of an op needs on the way back."""
+
+    function: callable
+    names: tuple     # what the function asks for
+    takes_all: bool  # ... and all keywords besides (**)
+    keeps: list      # of what it asks for, what has to be kept: (name, place among the inputs or None: y)
+
+
 class Op:
     """One differentiable function: arrays in, one array out, and its vjps. Made by `@op`."""
 
     registry = {}  # name -> Op, for the tests and the inspector
-    asks_for_shapes = False  # do the vjps?
+    vjps = ()      # of each input; of a variadic op's without end
+    asks_for_shapes = False  # do they?
 
     def __init__(self, forward, elementwise=False):
         self.forward, self.name, self.__doc__ = forward, forward.__name__, forward.__doc__
@@ -49,7 +61,8 @@ class Op:
         keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY]
         self.keywords = [p.name for p in keywords]
         self.defaults = {p.name: p.default for p in keywords if p.default is not p.empty}
-        self._vjps, self._joint, self._asked = {}, None, {}
+        self._joint = None
+        self.vjp()
         Op.registry[self.name] = self
 
     def __reduce__(self):
@@ -58,14 +71,22 @@ class Op:
     def vjp(self, **functions):
         """Declare the vjp of each differentiable input. A variadic op gives one, which may also
         ask for `i`, the number of the input."""
-        self._vjps = {name: (function, *_asks_for(function)) for name, function in functions.items()}
-        self.asks_for_shapes = any("_shape" in name for _, names, _ in self._vjps.values()
-                                   for name in names)
+        names = [self.variadic] if self.variadic else self.inputs
+        places = {name: slice(None) if self.variadic else i for i, name in enumerate(names)}
+        places["y"] = None
+        vjps = []
+        for function in map(functions.get, names):
+            wanted, takes_all = _asks_for(function) if function else ((), False)
+            keeps = [(name, place) for name, place in places.items() if self._joint or name in wanted]
+            vjps.append(Vjp(function, wanted, takes_all, keeps))
+        self.asks_for_shapes = any(name.endswith("_shape") for vjp in vjps for name in vjp.names)
+        self.vjps = itertools.repeat(vjps[0]) if self.variadic else vjps
 
     def joint_vjp(self, function):
         """Declare one vjp for all inputs: function(g, y, *inputs, **keywords) -> a gradient each.
         It gets tensors, whether the way back is recorded or not."""
         self._joint = function
+        self.vjp()
         return function
 
     def __call__(self, *inputs, **attrs):
@@ -99,60 +120,38 @@ class Op:
                     return Tensor(y, True, Node(self, inputs, attrs, y))
         return Tensor(y)
 
-    def saves(self, inputs):
-        """What the vjps of those inputs that need a gradient ask for, {name: its place among the
-        inputs, None for y}, and which inputs these are."""
-        wants = tuple([type(x) is Tensor and x.requires_grad for x in inputs])
-        if wants not in self._asked:
-            places = {self.variadic: slice(None)} if self.variadic else {
-                name: i for i, name in enumerate(self.inputs[:len(wants)])}
-            places["y"] = None
-            asked = places if self._joint else {
-                name for i, want in enumerate(wants) if want
-                for name in self._vjps.get(self.argument(i), (None, ()))[1]}
-            self._asked[wants] = {name: i for name, i in places.items() if name in asked}
-        return self._asked[wants], wants
-
-    def argument(self, i):
-        return self.variadic or self.inputs[i]
-
     def pull(self, node, g):
         """[(edge, gradient)] for the inputs of `node`, given the gradient of its output: arrays for
         an array, tensors for a tensor."""
         bare = type(g) is not Tensor
         if bare and isinstance(g, generic):  # of arrays without axes NumPy's operators make numbers
             g = asarray(g)
+        values = node.values(bare and not self._joint)
         if self._joint:
-            values = node.values()
             gradients = self._joint(Tensor(g) if bare else g, values["y"],
                                     *[values[n] for n in self.inputs], **node.attrs)
-        else:
-            values = node.values(bare)
-            values["g"] = g
-        pairs = []
-        for i, edge in enumerate(node.edges):
+        values["g"], pairs = g, []
+        for i, (edge, like, vjp) in enumerate(zip(node.edges, node.likes, self.vjps)):
             if edge is None:
                 continue
-            gx = gradients[i] if self._joint else self._pull_one(i, values, node.attrs)
+            if self._joint:
+                gx = gradients[i]
+            else:
+                function, names, takes_all, _ = vjp
+                if self.variadic:
+                    values["i"] = i
+                asked = map(values.__getitem__, names)
+                gx = (None if function is None else function(*asked) if not takes_all else
+                      function(**{**node.attrs, **dict(zip(names, asked))}))
             if gx is None:
                 continue
             if bare and type(gx) is Tensor:
                 gx = gx.data
-            shape, dtype = node.likes[i]
-            fits = gx.shape == shape and gx.dtype == dtype
-            pairs.append((edge, gx if fits else fit(gx, node.likes[i], self, i)))
+            shape, dtype = like
+            if gx.shape != shape or gx.dtype != dtype:
+                gx = fit(gx, like, self, i)
+            pairs.append((edge, gx))
         return pairs
-
-    def _pull_one(self, i, values, attrs):
-        vjp = self._vjps.get(self.variadic or self.inputs[i])
-        if vjp is None:
-            return None
-        function, names, takes_all = vjp
-        if attrs or self.variadic:
-            values = {**attrs, **values, "i": i}
-        if takes_all:
-            return function(**{**attrs, **{name: values[name] for name in names}})
-        return function(*[values[name] for name in names])
 
 
 def op(forward=None, *, elementwise=False):
@@ -166,21 +165,36 @@ class Node:
     __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "__weakref__")
 
     def __init__(self, op, inputs, attrs, y):
-        self.op, self.attrs, self.hooks, self.where = op, attrs, None, None  # where: in which line
-        anomaly = mode.anomaly
-        places, wants = op.saves(inputs)
-        self.edges = [x.node or x if want else None for x, want in zip(inputs, wants)]
-        self.likes = [(x.data.shape, x.data.dtype) if type(x) is Tensor else ((), None) for x in inputs]
-        self.saved = {name: y if i is None else inputs[i]  # y, the array: a tensor would point back
-                      for name, i in places.items()}       # at this node
+        self.op, self.attrs, self.hooks = op, attrs, None
+        self.where = None if not mode.anomaly else mode.pulled.where if mode.pulled else user_line()
+        self.edges, self.likes, self.saved = edges, likes, saved = [], [], {}
         self.prints = []
-        for v in (*self.saved.values(), *attrs.values()):  # attrs too: an index may be an array
-            for x in v if type(v) is tuple else (v,):
-                array = x.data if type(x) is Tensor else x
-                if type(array) in (ndarray, list):  # not on a GPU: it would stop the queue
-                    self.prints.append((x, fingerprint(array, anomaly)))
-        if anomaly:
-            self.where = mode.pulled.where if mode.pulled else user_line()
+        for x, vjp in zip(inputs, op.vjps):
+            if type(x) is not Tensor:
+                edges.append(None)
+                likes.append(NO_ARRAY)
+                continue
+            likes.append((x.data.shape, x.data.dtype))
+            if not x.requires_grad:
+                edges.append(None)
+                continue
+            edges.append(x.node or x)
+            for name, place in vjp.keeps:
+                if name not in saved:  # y, the array: a tensor would point back at this node
+                    saved[name] = y if place is None else inputs[place]
+                    self.watch(saved[name])
+        for value in attrs.values():  # an index may be an array
+            self.watch(value)
+
+    def watch(self, x):
+        """Refuse to go back if `x`, an array, a tensor or a tuple of them, has changed by then."""
+        if type(x) is tuple:
+            for part in x:
+                self.watch(part)
+            return
+        array = x.data if type(x) is Tensor else x
+        if type(array) in (ndarray, list):  # not on a GPU: it would stop the queue
+            self.prints.append((x, fingerprint(array, self.where is not None)))
 
     def values(self, bare=False):
         """What the vjps may ask for, tensors or bare arrays; refuses arrays that were changed since
@@ -192,10 +206,10 @@ class Node:
                     f"an array that {self.op.name} saved for its gradient was changed in place "
                     f"(shape {getattr(array, 'shape', '-')}): its gradient would be silently wrong. "
                     "Write x = x + 1 instead of x.data += 1, or change the data after backward()")
-        values = dict(self.saved)
-        if bare:
-            values = {name: _bare(x) for name, x in values.items()}
-        elif "y" in values:
+        values = dict(self.attrs)
+        for name, x in self.saved.items():
+            values[name] = x if not bare else x.data if type(x) is Tensor else _bare(x)
+        if not bare and "y" in self.saved:
             values["y"] = Tensor(values["y"], requires_grad=True, node=self)
         if self.op.asks_for_shapes:
             shapes = [shape for shape, _ in self.likes]
@@ -204,6 +218,9 @@ class Node:
             else:
                 values.update((name + "_shape", shape) for name, shape in zip(self.op.inputs, shapes))
         return values
+
+
+NO_ARRAY = (), None  # the shape and dtype of a number
 
 
 def _asks_for(function):
@@ -242,20 +259,20 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
     gradients, found, ready = {}, {}, []
     keep, anomaly = retain_graph or create_graph, mode.anomaly
 
-    def arrive(pairs):
-        for edge, g in pairs:
-            before = gradients.get(edge)
-            gradients[edge] = g if before is None else before + g
-            if type(edge) is Node:
-                consumers[edge] -= 1
-                if not consumers[edge]:
-                    ready.append(edge)
-
     with set_mode(grad=create_graph, pulled=None):
-        arrive([(_edge(tensor), g if create_graph else g.data) for tensor, g in roots])
-        while ready:
+        pairs = [(_edge(tensor), g if create_graph else g.data) for tensor, g in roots]
+        while True:
+            for edge, g in pairs:
+                before = gradients.get(edge)
+                gradients[edge] = g if before is None else before + g
+                if type(edge) is Node:
+                    consumers[edge] -= 1
+                    if not consumers[edge]:
+                        ready.append(edge)
+            if not ready:
+                break
             node = ready.pop()
-            g = gradients.pop(node)
+            g, pairs = gradients.pop(node), ()
             if node.hooks:
                 mode.pulled = None
                 g = _call_hooks(node, _as_tensor(g))
@@ -267,9 +284,9 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             _edges(node)
             mode.pulled = node
             pairs = node.op.pull(node, g)
-            for _, gx in pairs if anomaly else ():
-                check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
-            arrive(pairs)
+            if anomaly:
+                for _, gx in pairs:
+                    check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
             if not keep:
                 node.edges, node.saved, node.prints, node.attrs = None, {}, [], {}
         mode.pulled = None

@@ -38,6 +38,8 @@ def fingerprint(array, full=False):
     them, of an even sample beyond unless `full`."""
     if type(array) is list:
         return hash(repr(array))
+    if array.nbytes <= 4096:
+        return array.tobytes()
     if array.size > 65536 and not full:
         flat = array.reshape(-1) if array.flags.c_contiguous else array
         samples = 509 if flat.ndim == 1 else 4  # along each axis, about

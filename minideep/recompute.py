@@ -1,7 +1,9 @@
 """Computing a second time instead of remembering: checkpoints, and second derivatives of fused ops."""
 
+import itertools
+
 from minideep import ops, random
-from minideep.autograd import Node, Op, run_backward
+from minideep.autograd import Node, Op, Vjp, run_backward
 from minideep.mode import grad_enabled, no_grad, set_mode
 from minideep.tensor import Tensor
 
@@ -24,6 +26,8 @@ def checkpoint(function, *inputs):
     if grad_enabled():  # whether the function captures parameters shows only when it runs again
         out.requires_grad = True
         out.node = Node(_Recompute(function, state), inputs, {}, y.data)
+        out.node.saved["inputs"] = inputs  # also where none of them needs a gradient
+        out.node.watch(inputs)
     return out
 
 
@@ -31,9 +35,7 @@ class _Recompute(Op):
     def __init__(self, function, random_state):
         self.function, self.random_state, self.name = function, random_state, "checkpoint"
         self.inputs, self.variadic, self.defaults, self.elementwise = [], "inputs", {}, False
-
-    def saves(self, inputs):
-        return {"inputs": slice(None)}, [type(x) is Tensor and x.requires_grad for x in inputs]
+        self.vjps = itertools.repeat(Vjp(None, (), False, []))
 
     def pull(self, node, g):
         if not isinstance(g, Tensor):

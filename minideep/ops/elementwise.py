@@ -243,9 +243,10 @@ _conj.vjp(x=lambda g: conj(g))
 
 def conj(x):
     """The complex conjugate; a real tensor, array or number as it is."""
-    if isinstance(x, (int, float, complex)):
+    try:
+        return _conj(x) if x.dtype.kind == "c" else x
+    except AttributeError:  # a number
         return x.conjugate()
-    return _conj(x) if x.dtype.kind == "c" else x
 
 
 @op

@@ -35,15 +35,16 @@ def matmul(a, b):
     """a @ b with NumPy's rules: stacks of matrices broadcast, a vector is a row or a column."""
     if type(a) is not Tensor or type(b) is not Tensor:
         a, b = (x if isinstance(x, Tensor) else Tensor(x) if is_array(x) else tensor(x) for x in (a, b))
-    if not a.ndim or not b.ndim or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+    m, n = a.data.ndim, b.data.ndim
+    if not m or not n or a.data.shape[-1] != b.data.shape[-2 if n > 1 else 0]:
         raise ValueError(f"matmul of shapes {a.shape} and {b.shape}: the last axis of the first must "
                          "be as long as the second-last of the second")
-    if b.ndim == 1:
-        return sum(mul(a, b), axis=-1) if a.ndim == 1 else reshape(
+    if n == 1:
+        return sum(mul(a, b), axis=-1) if m == 1 else reshape(
             _matmul(a, expand_dims(b, 1)), shape=a.shape[:-1])
-    if a.ndim == 1:
+    if m == 1:
         return reshape(_matmul(expand_dims(a, 0), b), shape=b.shape[:-2] + b.shape[-1:])
-    if a.ndim > 2 == b.ndim:  # one product: a stack of small ones, and of gradients, takes longer
+    if m > 2 == n:  # one product: a stack of small ones, and of gradients, takes longer
         rows = reshape(a, shape=(math.prod(a.shape[:-1]), a.shape[-1]))
         return reshape(_matmul(rows, b), shape=a.shape[:-1] + b.shape[1:])
     return _matmul(a, b)

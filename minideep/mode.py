@@ -1,6 +1,7 @@
 """Switches of the engine, one set for each thread."""
 
 import functools
+import inspect
 import threading
 
 
@@ -32,6 +33,12 @@ class set_mode:
         mode.__dict__.update(mode.before.pop())
 
     def __call__(self, function):
+        if (inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function)
+                or inspect.isasyncgenfunction(function)):
+            raise TypeError(f"{function.__name__} runs after its call has returned, in pieces, outside "
+                            "of this decorator; write `with ...:` around each piece inside it, or "
+                            "decorate an ordinary function")
+
         @functools.wraps(function)
         def inside(*args, **kwargs):
             with set_mode(**self.values):

@@ -52,7 +52,9 @@ def cuda_raw(g, x, moments, gamma, epsilon):  # noqa: F811
         dbeta, dgamma = _gradient_sums(g, x, moments, (1, n, c), epsilon)[:, 0]
         return dx, dgamma, dbeta
     sums = _gradient_sums(g, x, moments, x.shape, epsilon)
-    _by_channel("normalize_grad", x.shape, *arrays, sums, dx, then=(groups, epsilon))
+    means = cuda.empty((2, n, groups), like=x)
+    _by_row("group_means", n * groups, c // groups, sums, gamma, means, then=(groups, p))
+    _by_channel("normalize_grad", x.shape, *arrays, means, dx, then=(groups, epsilon))
     dbeta, dgamma = sums[:, 0] if n == 1 else sums.sum(axis=1)
     return dx, dgamma, dbeta
 

@@ -308,27 +308,45 @@ add_parts(const float* __restrict__ parts, float* __restrict__ sums, Index rows,
     if (threadIdx.x == 0) sums[row.number] = sum;
 }
 
-// sums (2, N, C): of g, and of g·(x - mean)/root, over the pixels.
+// means (2, N, G): of g·gamma, and of that times (x - mean)/root, over each group's numbers, from
+// their sums over the pixels (2, N, C). rows: N·G.
+extern "C" __global__ void __launch_bounds__(1024)
+group_means(const float* __restrict__ sums, const float* __restrict__ gamma,
+            float* __restrict__ means, Index rows, Index k, Index groups, Index p)
+{
+    const Row row(rows, k);
+    const float* factors = gamma + row.number % groups * k;
+    float factor[EACH], outer[EACH], both[EACH];
+    Sums own = {0, 0};
+    for (Index i = threadIdx.x; i < k; i += row.step()) {
+        row.fetch(factor, factors, i, 0);
+        row.fetch(outer, sums + row.start, i, 0);
+        row.fetch(both, sums + rows * k + row.start, i, 0);
+        for (int e = 0; e < EACH; e++)
+            own = join(own, {factor[e] * outer[e], factor[e] * both[e]});
+    }
+    own = over_row(own);
+    if (threadIdx.x) return;
+    const float share = 1.0f / (p * (float)k);
+    means[row.number] = own.outer * share;
+    means[rows + row.number] = own.both * share;
+}
+
+// means: as group_means makes them.
 extern "C" __global__ void __launch_bounds__(THREADS)
 normalize_grad(const float* __restrict__ g, const float* __restrict__ x,
                const float* __restrict__ moments, const float* __restrict__ gamma,
-               const float* __restrict__ sums, float* __restrict__ dx, Index samples, Index p,
+               const float* __restrict__ means, float* __restrict__ dx, Index samples, Index p,
                Index c, Index groups, float epsilon)
 {
     const Channel channel(c);
     if (channel.number >= c) return;
-    const Index k = c / groups, group = channel.number / k;
-    const float factor = gamma[channel.number], share = 1.0f / (p * (float)k);
+    const Index group = channel.number / (c / groups), all = samples * groups;
+    const float factor = gamma[channel.number];
     for (Index n = blockIdx.z; n < samples; n += gridDim.z) {
         const Index at = n * groups + group;
-        const float mean = moments[at];
-        const float inverse = rsqrtf(moments[samples * groups + at] + epsilon);
-        Sums means = {0, 0};  // of the group
-        for (Index other = group * k; other < (group + 1) * k; other++) {
-            const float* here = sums + n * c + other;
-            means = join(means, {gamma[other] * here[0], gamma[other] * here[samples * c]});
-        }
-        means = {means.outer * share, means.both * share};
+        const float mean = moments[at], inverse = rsqrtf(moments[all + at] + epsilon);
+        const float mean_outer = means[at], mean_both = means[all + at];
         for (Index i = blockIdx.y * channel.step() + threadIdx.y; i < p;
              i += gridDim.y * channel.step()) {
             float outer[EIGHT], inner[EIGHT];
@@ -336,7 +354,7 @@ normalize_grad(const float* __restrict__ g, const float* __restrict__ x,
             channel.fetch(inner, x + n * p * c, i, p);
             for (int e = 0; e < EIGHT; e++) {
                 inner[e] = (inner[e] - mean) * inverse;
-                outer[e] = (outer[e] * factor - means.outer - inner[e] * means.both) * inverse;
+                outer[e] = (outer[e] * factor - mean_outer - inner[e] * mean_both) * inverse;
             }
             channel.store(dx + n * p * c, i, p, outer);
         }

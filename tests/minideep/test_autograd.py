@@ -169,6 +169,18 @@ def test_backward_through_a_gradient_penalty():
 
 # ------------------------------------------------------------------------------------------- modes
 
+def test_switches_refuse_what_runs_in_pieces():
+    def pieces():
+        yield 1
+
+    async def later():
+        return 1
+
+    for function in (pieces, later):
+        with pytest.raises(TypeError, match=f"{function.__name__} runs after its call"):
+            minideep.no_grad()(function)
+
+
 def test_no_grad_and_enable_grad():
     x = leaf(1.0)
     with minideep.no_grad():

@@ -315,7 +315,7 @@ class CorrelationTracker:
                 maps = self.network(tensor(crops, device=self.device)).numpy()
             parts.append((maps, LEARNED_WEIGHT * self.window))
         if self.hand:
-            parts.append((hand_made(crops), self.window))
+            parts += [(maps, self.window) for maps in hand_made(crops)]
         ends = np.cumsum([0] + [maps.shape[-1] for maps, _ in parts])
         features = memory.empty((len(crops), CELLS, CELLS, ends[-1]))
         for (maps, weight), begin, end in zip(parts, ends, ends[1:]):

@@ -309,7 +309,7 @@ def pair_loss(network, gain, templates, searches, poses, hand=True):
     crops = np.concatenate([templates, searches]).astype(np.float32)
     features = network(tensor(crops))                                   # (2N, CELLS, CELLS, C)
     if hand:
-        features = ops.concatenate([TRAINED_WEIGHT * features, tensor(hand_made(crops))], axis=-1)
+        features = ops.concatenate([TRAINED_WEIGHT * features, *map(tensor, hand_made(crops))], axis=-1)
     features = features * tensor(window())
     template, search = features[:n], features[n:]
     penalty = PENALTY * np.square(template.numpy()).sum((1, 2, 3))      # = the mean of Σ|X|²

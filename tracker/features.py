@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from kernels.backend import array_module
 from kernels.hog import hog
 from kernels.lab import lab
@@ -34,8 +32,8 @@ WEIGHTS = Path(__file__).parent / "weights" / "correlation.safetensors"
 
 
 def hand_made(crops):
-    """HOG and Lab of crops (N, S, S, 3) of 0 to 255, BGR: (N, S/STRIDE, S/STRIDE, 34)."""
-    return np.concatenate([hog(crops, STRIDE), lab(crops, STRIDE)], -1)
+    """HOG and Lab of crops (N, S, S, 3) of 0 to 255, BGR: (N, S/STRIDE, S/STRIDE, 31) and (..., 3)."""
+    return hog(crops, STRIDE), lab(crops, STRIDE)
 
 
 @op

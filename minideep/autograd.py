@@ -15,14 +15,16 @@ tensors: the way back runs on bare arrays, unless it is recorded itself (`create
 the same vjps get tensors, and what they do can be differentiated again, to any order.
 
 Calling an op on tensors leaves a `Node`: the op, edges to where its inputs came from, what was
-saved. References point backwards only, so a graph dies with its last tensor. `backward` runs a node
-when all its consumers have run: each once, in topological order, with no recursion. (In b = a + a;
-c = b * b the order makes it right: b needs both contributions before it passes anything on.)
+saved. References point backwards only, so a graph dies with its last tensor. `backward` runs the
+youngest node first, each once, with no recursion: what used a node's output is younger than it, so
+its gradient is whole when its turn comes. (In b = a + a; c = b * b the order makes it right: b needs
+both contributions before it passes anything on.)
 """
 
 import inspect
 import itertools
 import math
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from numpy import asarray, generic, ndarray
@@ -40,22 +42,22 @@ class Vjp(NamedTuple):
     function: callable
     names: tuple     # what the function asks for
     takes_all: bool  # ... and all keywords besides (**)
-    keeps: list      # of what it asks for, what has to be kept: (name, place among the inputs or None: y)
+    keeps: list      # what of it must be saved: (name, its place among the inputs; None for y, the output)
 
 
 class Op:
     """One differentiable function: arrays in, one array out, and its vjps. Made by `@op`."""
 
     registry = {}  # name -> Op, for the tests and the inspector
-    vjps = ()      # of each input; of a variadic op's without end
-    asks_for_shapes = False  # do they?
 
     def __init__(self, forward, elementwise=False):
         self.forward, self.name, self.__doc__ = forward, forward.__name__, forward.__doc__
         self.__module__ = forward.__module__
         self.elementwise = elementwise  # broadcasts its inputs; gradients are summed back
         parameters = list(inspect.signature(forward).parameters.values())
-        self.inputs = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+        positional = {p.name: p.default for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD}
+        self.inputs = list(positional)
+        self.optional = {name: x for name, x in positional.items() if x is not inspect.Parameter.empty}
         self.variadic = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), None)
         self.most = math.inf if self.variadic else len(self.inputs)
         keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY]
@@ -72,15 +74,22 @@ class Op:
         """Declare the vjp of each differentiable input. A variadic op gives one, which may also
         ask for `i`, the number of the input."""
         names = [self.variadic] if self.variadic else self.inputs
+        for name, function in functions.items():
+            if name not in names or not callable(function):
+                raise TypeError(f"the vjp of {self.name} for {name!r} is {function!r}; expected a "
+                                f"function, for one of the inputs {names}")
+        # All inputs of a variadic op are kept as one tuple.
         places = {name: slice(None) if self.variadic else i for i, name in enumerate(names)}
         places["y"] = None
         vjps = []
         for function in map(functions.get, names):
-            wanted, takes_all = _asks_for(function) if function else ((), False)
-            keeps = [(name, place) for name, place in places.items() if self._joint or name in wanted]
+            wanted, takes_all = _asks_for(function) if function is not None else ((), False)
+            keeps = [(name, place) for name, place in places.items()
+                     if name in wanted or self._joint is not None]  # a joint vjp gets everything
             vjps.append(Vjp(function, wanted, takes_all, keeps))
+        # Shapes are gathered on the way back only where some vjp asks for them.
         self.asks_for_shapes = any(name.endswith("_shape") for vjp in vjps for name in vjp.names)
-        self.vjps = itertools.repeat(vjps[0]) if self.variadic else vjps
+        self.vjps = itertools.repeat(vjps[0]) if self.variadic else vjps  # one for each input
 
     def joint_vjp(self, function):
         """Declare one vjp for all inputs: function(g, y, *inputs, **keywords) -> a gradient each.
@@ -90,11 +99,8 @@ class Op:
         return function
 
     def __call__(self, *inputs, **attrs):
-        if len(inputs) > self.most:  # options given by position
-            if len(inputs) > self.most + len(self.keywords):
-                raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; got {len(inputs)}")
-            attrs.update(zip(self.keywords, inputs[self.most:]))
-            inputs = inputs[:self.most]
+        if len(inputs) != self.most:
+            inputs = self._bind(inputs, attrs)
         if self.defaults:
             attrs = {**self.defaults, **attrs}
         arrays = [x.data for x in inputs if type(x) is Tensor]  # all of them, most of the time
@@ -119,6 +125,20 @@ class Op:
                 if type(x) is Tensor and x.requires_grad:
                     return Tensor(y, True, Node(self, inputs, attrs, y))
         return Tensor(y)
+
+    def _bind(self, inputs, attrs):
+        """The inputs, some of which were given by name or left out; options that were given by
+        position are put into `attrs`."""
+        if self.variadic:
+            return inputs
+        if len(inputs) > self.most + len(self.keywords):
+            raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; got {len(inputs)}")
+        attrs.update(zip(self.keywords, inputs[self.most:]))
+        missing = [name for name in self.inputs[len(inputs):] if name not in {**self.optional, **attrs}]
+        if missing:
+            raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; {missing} not given")
+        named = [attrs.pop(name, self.optional.get(name)) for name in self.inputs[len(inputs):]]
+        return (*inputs[:self.most], *named)
 
     def pull(self, node, g):
         """[(edge, gradient)] for the inputs of `node`, given the gradient of its output: arrays for
@@ -145,8 +165,8 @@ class Op:
                       function(**{**node.attrs, **dict(zip(names, asked))}))
             if gx is None:
                 continue
-            if bare and type(gx) is Tensor:
-                gx = gx.data
+            if (type(gx) is Tensor) is bare:
+                gx = gx.data if bare else _plain(gx)
             shape, dtype = like
             if gx.shape != shape or gx.dtype != dtype:
                 gx = fit(gx, like, self, i)
@@ -162,17 +182,21 @@ def op(forward=None, *, elementwise=False):
 class Node:
     """One application of an op: where its inputs came from and what its vjps need."""
 
-    __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "__weakref__")
+    # edges: for each input that needs a gradient the node that made it, or the leaf itself; else None.
+    # likes: the (shape, dtype) of each input, which its gradient is to have. saved: {name: value}, what
+    # the vjps need. prints: [(array, its fingerprint)] of what must not change until the way back.
+    # turn: falls from node to node, so that the youngest comes first.
+    __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "turn", "__weakref__")
 
     def __init__(self, op, inputs, attrs, y):
-        self.op, self.attrs, self.hooks = op, attrs, None
+        self.op, self.attrs, self.hooks, self.turn = op, attrs, None, next(_turns)
         self.where = None if not mode.anomaly else mode.pulled.where if mode.pulled else user_line()
         self.edges, self.likes, self.saved = edges, likes, saved = [], [], {}
         self.prints = []
         for x, vjp in zip(inputs, op.vjps):
             if type(x) is not Tensor:
                 edges.append(None)
-                likes.append(NO_ARRAY)
+                likes.append(_NUMBER)
                 continue
             likes.append((x.data.shape, x.data.dtype))
             if not x.requires_grad:
@@ -182,23 +206,28 @@ class Node:
             for name, place in vjp.keeps:
                 if name not in saved:  # y, the array: a tensor would point back at this node
                     saved[name] = y if place is None else inputs[place]
-                    self.watch(saved[name])
+                    self.guard(saved[name])
         for value in attrs.values():  # an index may be an array
-            self.watch(value)
+            self.guard(value)
 
-    def watch(self, x):
+    def guard(self, x):
         """Refuse to go back if `x`, an array, a tensor or a tuple of them, has changed by then."""
         if type(x) is tuple:
             for part in x:
-                self.watch(part)
+                self.guard(part)
             return
         array = x.data if type(x) is Tensor else x
         if type(array) in (ndarray, list):  # not on a GPU: it would stop the queue
             self.prints.append((x, fingerprint(array, self.where is not None)))
 
     def values(self, bare=False):
-        """What the vjps may ask for, tensors or bare arrays; refuses arrays that were changed since
-        they were saved."""
+        """What the vjps may ask for, tensors or bare arrays; refuses a graph that is gone, and arrays
+        that were changed since they were saved."""
+        if self.edges is None:
+            raise RuntimeError(
+                f"the graph behind {self.op.name} was freed by an earlier backward pass; give that pass "
+                "retain_graph=True to go back through it again (or, if a checkpoint captured its "
+                "result, give it to the checkpoint as an input)")
         for x, before in self.prints:
             array = x.data if type(x) is Tensor else x
             if fingerprint(array, self.where is not None) != before:
@@ -220,7 +249,8 @@ class Node:
         return values
 
 
-NO_ARRAY = (), None  # the shape and dtype of a number
+_NUMBER = (), None  # its shape, and no dtype: it takes that of the arrays beside it
+_turns = itertools.count(0, -1)
 
 
 def _asks_for(function):
@@ -247,32 +277,22 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
     past a watched edge. An edge is a leaf tensor, or the node that made a tensor.
     """
     watch = set(watch)
-    consumers, stack = {}, [_edge(t) for t, _ in roots]
-    while stack:
-        node = stack.pop()
-        if type(node) is not Node:
-            continue
-        consumers[node] = consumers.get(node, 0) + 1
-        if consumers[node] == 1 and not (stop and node in watch):
-            stack.extend(_edges(node))
-
-    gradients, found, ready = {}, {}, []
+    gradients, waiting, found = {}, [], {}  # waiting: a heap of nodes, the youngest on top
     keep, anomaly = retain_graph or create_graph, mode.anomaly
 
     with set_mode(grad=create_graph, pulled=None):
         pairs = [(_edge(tensor), g if create_graph else g.data) for tensor, g in roots]
         while True:
             for edge, g in pairs:
-                before = gradients.get(edge)
-                gradients[edge] = g if before is None else before + g
-                if type(edge) is Node:
-                    consumers[edge] -= 1
-                    if not consumers[edge]:
-                        ready.append(edge)
-            if not ready:
+                if edge in gradients:
+                    g = gradients[edge] + g
+                elif type(edge) is Node:
+                    heappush(waiting, (edge.turn, edge))
+                gradients[edge] = g
+            if not waiting:
                 break
-            node = ready.pop()
-            g, pairs = gradients.pop(node), ()
+            node = heappop(waiting)[1]
+            g = gradients.pop(node)
             if node.hooks:
                 mode.pulled = None
                 g = _call_hooks(node, _as_tensor(g))
@@ -280,8 +300,8 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             if watch and node in watch:
                 found[node] = _as_tensor(g)
                 if stop:
+                    pairs = ()
                     continue
-            _edges(node)
             mode.pulled = node
             pairs = node.op.pull(node, g)
             if anomaly:
@@ -298,15 +318,6 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
 
 def _as_tensor(g):
     return g if type(g) is Tensor else _plain(g)
-
-
-def _edges(node):
-    if node.edges is None:
-        raise RuntimeError(
-            f"the graph behind {node.op.name} was freed by an earlier backward pass; give that pass "
-            "retain_graph=True to go back through it again (or, if a checkpoint captured its result, "
-            "give it to the checkpoint as an input)")
-    return node.edges
 
 
 def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=None,

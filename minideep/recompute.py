@@ -27,7 +27,7 @@ def checkpoint(function, *inputs):
         out.requires_grad = True
         out.node = Node(_Recompute(function, state), inputs, {}, y.data)
         out.node.saved["inputs"] = inputs  # also where none of them needs a gradient
-        out.node.watch(inputs)
+        out.node.guard(inputs)
     return out
 
 
@@ -35,7 +35,7 @@ class _Recompute(Op):
     def __init__(self, function, random_state):
         self.function, self.random_state, self.name = function, random_state, "checkpoint"
         self.inputs, self.variadic, self.defaults, self.elementwise = [], "inputs", {}, False
-        self.vjps = itertools.repeat(Vjp(None, (), False, []))
+        self.vjps, self.asks_for_shapes = itertools.repeat(Vjp(None, (), False, [])), False
 
     def pull(self, node, g):
         if not isinstance(g, Tensor):

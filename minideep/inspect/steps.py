@@ -1,6 +1,7 @@
 """The way back, one op at a time."""
 
 import math
+from heapq import heappop, heappush
 
 from minideep.autograd import Node, _call_hooks, seed_gradient
 from minideep.checks import check_finite
@@ -77,35 +78,25 @@ def steps(y, gradient=None):
 
 
 def _steps(y, start):
-    root = y.node or y
-    waiting, stack = {}, [root]
-    while stack:  # how many consumers each node waits for
-        node = stack.pop()
-        waiting[node] = waiting.get(node, 0) + 1
-        if waiting[node] == 1 and type(node) is Node:
-            if node.edges is None:
-                raise RuntimeError("this graph was freed by an earlier backward(); give that pass "
-                                   "retain_graph=True, or compute the tensor again")
-            stack.extend(edge for edge in node.edges if edge is not None)
-    gradients, ready = {root: start}, [root]
-    while ready:
-        node = ready.pop()
-        if type(node) is not Node:
-            continue
+    gradients, waiting, pairs = {}, [], [(y.node or y, start)]
+    while True:  # the walk of run_backward, with a stop after each op
+        for edge, gx in pairs:
+            if edge in gradients:
+                with set_mode(grad=False):
+                    gx = gradients[edge] + gx
+            elif type(edge) is Node:
+                heappush(waiting, (edge.turn, edge))
+            gradients[edge] = gx
+        if not waiting:
+            break
+        node = heappop(waiting)[1]
         g = _call_hooks(node, gradients.pop(node))
         with set_mode(grad=False, pulled=node):
             pairs = node.op.pull(node, g)
-        yield Step(node, g, pairs)
-        for edge, gx in pairs:
-            if mode.anomaly:
+        if mode.anomaly:
+            for _, gx in pairs:
                 check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
-            with set_mode(grad=False):
-                gradients[edge] = gradients[edge] + gx if edge in gradients else gx
-        for edge in node.edges:
-            if edge is not None:
-                waiting[edge] -= 1
-                if not waiting[edge] and edge in gradients:
-                    ready.append(edge)
+        yield Step(node, g, pairs)
     for leaf, g in gradients.items():
         if isinstance(leaf, Tensor):
             g = _call_hooks(leaf, g)

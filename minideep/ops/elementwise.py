@@ -7,6 +7,8 @@ Gradients of complex tensors are dL/dRe + i dL/dIm, so a product's is g * conj(o
 
 import math
 
+from numpy import generic
+
 from kernels import backend
 from kernels.backend import array_module as module, erf as _erf, is_array
 from minideep.autograd import op
@@ -243,10 +245,12 @@ _conj.vjp(x=lambda g: conj(g))
 
 def conj(x):
     """The complex conjugate; a real tensor, array or number as it is."""
-    try:
-        return _conj(x) if x.dtype.kind == "c" else x
-    except AttributeError:  # a number
-        return x.conjugate()
+    kind = getattr(getattr(x, "dtype", None), "kind", None)
+    if kind == "c":
+        return x.conjugate() if isinstance(x, generic) else _conj(x)
+    if kind or isinstance(x, (int, float)):
+        return x
+    return x.conjugate() if isinstance(x, complex) else _conj(x)
 
 
 @op

@@ -13,7 +13,7 @@ from hypothesis import settings, strategies as st
 
 import minideep
 from minideep import ops
-from minideep.autograd import Node
+from minideep.autograd import Node, Op, op
 from minideep.checks import fingerprint
 
 
@@ -147,12 +147,78 @@ def test_a_graph_freed_in_part():
         b.backward()
 
 
+def test_an_input_that_its_op_sends_nothing_to_still_gets_what_others_send():
+    x = leaf(1.0, 2.0)
+    y = x * 2.0
+    unused = minideep.checkpoint(lambda a, b: a * 3.0, x, y)
+    (unused + y).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [5.0, 5.0])
+
+
+def test_an_op_without_a_vjp_for_one_input(one_sided):
+    x = leaf(1.0, 2.0)
+    y = x * 2.0
+    (one_sided(y, y) + y).sum().backward()  # y^2 as if its second factor were a constant, plus y
+    np.testing.assert_array_equal(x.grad.numpy(), 2.0 * (y.numpy() + 1.0))
+
+
 def test_retain_graph():
     x = leaf(3.0)
     y = (x * x).sum()
     y.backward(retain_graph=True)
     y.backward()
     assert x.grad.item() == 12.0
+
+
+# ----------------------------------------------------------------------------- how ops are declared
+
+
+@pytest.fixture
+def one_sided(monkeypatch):
+    """a * b, or a * 3, of which only a has a gradient."""
+    monkeypatch.setattr(Op, "registry", dict(Op.registry))
+
+    @op
+    def one_sided(a, b=None, *, times=1.0):
+        return a * (3.0 if b is None else b) * times
+
+    one_sided.vjp(a=lambda g, b, times: g * (3.0 if b is None else b) * times)
+    return one_sided
+
+
+@pytest.mark.parametrize("args, kwargs, expected", [
+    (("x",), {}, 3.0), (("x", 5.0), {}, 5.0), (("x",), {"b": 5.0}, 5.0), ((), {"a": "x", "b": 5.0}, 5.0),
+    (("x", 5.0, 2.0), {}, 10.0), (("x", 5.0), {"times": 2.0}, 10.0), (("x",), {"times": 2.0}, 6.0)])
+def test_inputs_by_name_and_inputs_left_out(one_sided, args, kwargs, expected):
+    x = leaf(1.0, 2.0)
+    y = one_sided(*[x if a == "x" else a for a in args],
+                  **{name: x if a == "x" else a for name, a in kwargs.items()})
+    np.testing.assert_array_equal(y.numpy(), expected * x.numpy())
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [expected] * 2)
+
+
+def test_a_call_that_does_not_fit_its_op(one_sided):
+    for call in (lambda: one_sided(), lambda: one_sided(b=2.0), lambda: one_sided(leaf(1.0), 2.0, 3.0, 4.0),
+                 lambda: one_sided(leaf(1.0), a=2.0), lambda: one_sided(leaf(1.0), c=2.0)):
+        with pytest.raises(TypeError, match="one_sided"):
+            call()
+
+
+@pytest.mark.parametrize("vjps", [{"c": lambda g: g}, {"b": None}, {"times": lambda g: g}])
+def test_a_vjp_that_no_input_can_have(one_sided, vjps):
+    with pytest.raises(TypeError, match=f"vjp of one_sided for '{[*vjps][0]}'.*inputs .'a', 'b'"):
+        one_sided.vjp(**vjps)
+
+
+@pytest.mark.parametrize("x", [2 - 1j, np.complex64(2 - 1j), np.complex128(2 - 1j)])
+def test_the_conjugate_of_a_number_is_one_of_its_kind(x):
+    assert ops.conj(x) == 2 + 1j and type(ops.conj(x)) is type(x)
+
+
+@pytest.mark.parametrize("x", [True, 3, 1.5, np.float32(1.5), np.float64(1.5)])
+def test_the_conjugate_of_what_is_real(x):
+    assert ops.conj(x) is x
 
 
 # ------------------------------------------------------------------------------ changed in place
@@ -222,6 +288,14 @@ def by_view(x):
 
 def by_rebinding(x):
     x.data = x.data + 1.0
+
+
+def test_a_change_in_an_index_among_others():
+    x, rows = leaf(1.0, 2.0, 3.0, 4.0).reshape(2, 2), np.array([0, 1])
+    y = x[rows, 0]
+    rows[0] = 1
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

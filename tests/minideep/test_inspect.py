@@ -71,6 +71,23 @@ def test_after_the_last_step_the_leaves_have_what_backward_gives():
     np.testing.assert_allclose(stepped[1], b.grad.numpy())
 
 
+def test_each_op_is_one_step_however_many_used_its_output():
+    y = leaf(3) * 2.0
+    steps = list(inspect.steps((ops.tanh(y) + y).sum()))
+    assert [step.op for step in steps] == ["sum", "add", "tanh", "mul"]
+
+
+@pytest.mark.parametrize("function", [
+    ops.softmax, ops.log_softmax, lambda x: ops.softmax_crossentropy(x, np.array([1, 0, 2])),
+    lambda x: ops.sigmoid_crossentropy(x, np.ones((3, 4)))])
+def test_steps_through_ops_whose_gradient_is_a_kernel(function):
+    a = leaf(3, 4)
+    list(inspect.steps((function(a * 2.0) ** 2).sum()))
+    stepped, a.grad = a.grad.numpy(), None
+    (function(a * 2.0) ** 2).sum().backward()
+    np.testing.assert_array_equal(stepped, a.grad.numpy())
+
+
 def test_an_input_that_stands_twice_has_both_gradients():
     a = leaf(3)
     total, product = inspect.steps((a * a).sum())

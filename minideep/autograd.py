@@ -42,7 +42,7 @@ class Vjp(NamedTuple):
     function: callable
     names: tuple     # what the function asks for
     takes_all: bool  # ... and all keywords besides (**)
-    keeps: list      # what of it must be saved: (name, its place among the inputs; None for y, the output)
+    keeps: list      # what of it must be saved: (name, place among the inputs or None for the output)
 
 
 class Op:
@@ -186,7 +186,7 @@ class Node:
     # likes: the (shape, dtype) of each input, which its gradient is to have. saved: {name: value}, what
     # the vjps need. prints: [(array, its fingerprint)] of what must not change until the way back.
     # turn: falls from node to node, so that the youngest comes first.
-    __slots__ = ("op", "attrs", "edges", "likes", "saved", "prints", "hooks", "where", "turn", "__weakref__")
+    __slots__ = "op attrs edges likes saved prints hooks where turn __weakref__".split()
 
     def __init__(self, op, inputs, attrs, y):
         self.op, self.attrs, self.hooks, self.turn = op, attrs, None, next(_turns)

@@ -35,9 +35,10 @@ class set_mode:
     def __call__(self, function):
         if (inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function)
                 or inspect.isasyncgenfunction(function)):
-            raise TypeError(f"{getattr(function, '__name__', function)} runs after its call has returned, in pieces, outside "
-                            "of this decorator; write `with ...:` around each piece inside it, or "
-                            "decorate an ordinary function")
+            name = getattr(function, "__name__", function)
+            raise TypeError(f"{name} runs after its call has returned, in pieces, outside of this "
+                            "decorator; write `with ...:` around each piece inside it, or decorate an "
+                            "ordinary function")
 
         @functools.wraps(function)
         def inside(*args, **kwargs):

@@ -110,7 +110,8 @@ print(f"true 6x⁵ + 2x = {6 * 3**5 + 2 * 3}, topological {right}, breadth-first
 # ## The same in minideep
 #
 # `Tensor` is `Value` with arrays; the walk always takes the youngest node instead of recursing (what
-# used a number is younger than it), so that a graph may be 100,000 ops deep. `inspect.steps` makes the walk one op at a time.
+# used a number is younger than it), so that a graph may be 100,000 ops deep. `inspect.steps` makes
+# the walk one op at a time.
 
 # %%
 ta, tb = (minideep.tensor(v, dtype="float64", requires_grad=True) for v in (2.0, 3.0))

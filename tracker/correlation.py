@@ -30,15 +30,15 @@ from tracker.detector import Detector
 from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
 from tracker.motion import WEIGHTS as MOTION_WEIGHTS
 from tracker.motion import Motion, MotionNetwork
+from tracker.scaling import Scaling
 from tracker.threads import blas_on_one_thread
 
 CROP = 160              # pixels of a crop's side
 MARGIN = 4.             # which is so many times the target's size, √(w·h)
 CELLS = CROP // STRIDE  # of a crop's side
 COLOUR = .3             # the part that the colour histogram has in the response
-GROWTH = 1.06           # the other size that is looked at, in turn larger and smaller
+GROWTH = 1.08           # the other size that is looked at, in turn larger and smaller
 ANEW = 1.2              # the same while the target is lost
-STAY = .99              # by which its response has to be better
 SMALLEST, LIMIT = 6., 5.    # of the box's shorter side in pixels; of growth against the first box
 LEARN_EVERY, SOLVE_EVERY, STEPS = 2, 5, 5   # frames between samples, between fits; steps of a fit
 UNSURE, DOUBT = .2, .06     # confidence: below, it may be lost; below, it is not learned from
@@ -61,7 +61,9 @@ class Found:
     responses: np.ndarray       # (N, CELLS, CELLS) of the filter
     colours: np.ndarray | None  # (CELLS, CELLS), the mean likelihood of the target's colours
     merged: np.ndarray          # (N, CELLS, CELLS): both together, what the peak is taken of
+    heights: np.ndarray         # (N,) of the merged responses' peaks, between the cells
     best: int                   # the crop that was chosen
+    growth: float               # the target's size, relative to the last box's
     shift: np.ndarray           # (2,) dx, dy of the peak, in pixels of the frame
     peak: float                 # the filter's response there; about 1 on the first frame
     second: float               # the highest of the filter's other maxima
@@ -70,7 +72,7 @@ class Found:
 
     @property
     def scale(self):
-        """How much larger the target is than at the search's scale 1."""
+        """Of the crop that was chosen."""
         return self.scales[self.best]
 
 
@@ -150,7 +152,7 @@ class CorrelationTracker:
         weights = [.7] + [.3 / (len(samples) - 1)] * (len(samples) - 1)
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
         self.histogram = ColourHistogram(crop, (height, width)) if self.use_histogram else None
-        self.confidence = Confidence()
+        self.confidence, self.scaling = Confidence(), Scaling()
         self.lost, self.unsure, self.doubts, self.trial, self.missed = False, 0, 0, 0, 0
         self.last_sure, self.believed = (self.centre, self.size), 1.
         if self.foresight is not None:
@@ -165,6 +167,11 @@ class CorrelationTracker:
     def side(self):
         """Of the square that is looked at, in pixels of the frame."""
         return MARGIN * self.target_size
+
+    @property
+    def searching(self):
+        """Is the target looked for anew, the box at rest?"""
+        return self.lost and self.detector is not None
 
     @property
     def box(self):
@@ -184,8 +191,7 @@ class CorrelationTracker:
 
         Another size is looked at in the frames from which nothing is learned: so, for a tracker by
         itself, all of them cost about the same."""
-        searching = self.lost and self.detector is not None
-        every, growth = (1, ANEW) if searching else (LEARN_EVERY, GROWTH)
+        every, growth = (1, ANEW) if self.searching else (LEARN_EVERY, GROWTH)
         scales = (1.,)
         if self.use_scale and self.age % every == 0:
             scales = 1., growth if self.age // every % 2 == 0 else 1 / growth
@@ -196,7 +202,7 @@ class CorrelationTracker:
         self.age += 1
         self.motion = np.zeros(2)
         confidence = self.confidence.of(found)
-        if self.lost and self.detector is not None:
+        if self.searching:
             found, confidence = self.detector.look(self, frame, found, confidence)
         self.found = found
         self.trial = max(self.trial - 1, 0)
@@ -208,7 +214,7 @@ class CorrelationTracker:
             if self.doubts == PATIENCE or self.trial and self.doubts:
                 self.lose(frame)
         self.unsure = self.unsure + 1 if confidence < UNSURE else 0
-        if not self.lost or self.detector is None:
+        if not self.searching:
             self.follow(frame, found, confidence)
         lost = self.lost or self.unsure >= SAY      # said early; searching elsewhere waits for more
         return State(as_tuple(self.box), confidence, lost, *self.predict(frame))
@@ -268,14 +274,17 @@ class CorrelationTracker:
             colours = self.histogram.respond(crops[0], CELLS)
             merged = (1 - COLOUR) * responses + COLOUR * colours
         places = [np.unravel_index(m.argmax(), m.shape) for m in merged]
-        values = [r[place] * (1 if s == 1 else STAY)
-                  for r, place, s in zip(responses, places, scales)]
-        best = int(np.argmax(values))
+        shifts, heights = zip(*map(sub_cell, merged, places))
+        if self.searching:
+            best = int(np.argmax([r[place] for r, place in zip(responses, places)]))
+            growth = scales[best]
+        else:
+            best, growth = 0, self.scaling.of(heights, scales)
         place = places[best]
-        shift = sub_cell(merged[best], place) * side * scales[best] / CELLS
         return Found(
             np.array(centre, float), side, crops, tuple(scales), fft_shift(responses),
-            None if colours is None else fft_shift(colours), fft_shift(merged), best, shift,
+            None if colours is None else fft_shift(colours), fft_shift(merged), np.array(heights), best,
+            growth, shifts[best] * side * scales[best] / CELLS,
             float(responses[best][place]), second_peak(responses[best], place),
             sharpness(merged[best], place), 0. if colours is None else float(colours[place]))
 
@@ -285,8 +294,9 @@ class CorrelationTracker:
         self.centre = np.clip(found.centre + found.shift, 0, [width, height])
         least = min(SMALLEST / self.first.min(), 1)
         most = max((np.array([width, height]) / self.first).min(), 1)
-        size = self.size * found.side / self.side * found.scale
+        size = self.size * found.side / self.side * found.growth
         self.size = float(np.clip(size, max(least, 1 / LIMIT), min(most, LIMIT)))
+        self.scaling.follow(found.heights)
 
     def learn(self, frame):
         """Let filter and histogram follow what is now at the box."""
@@ -339,17 +349,19 @@ def variations(crop):
 
 
 def sub_cell(response, place):
-    """The peak's shift dx, dy in cells, by a parabola through it and its neighbours (circular)."""
+    """The peak between the cells, by parabolas through it and its neighbours (circular): its shift
+    dx, dy in cells, and its height."""
     n = len(response)
-    shift = []
+    shift, height = [], float(response[place])
     for axis in (1, 0):
         line = response.take(place[1 - axis], 1 - axis)
         at = place[axis]
         before, peak, after = (float(line[(at + k) % n]) for k in (-1, 0, 1))
-        curve = before - 2 * peak + after
-        part = .5 * (before - after) / curve if curve < -1e-9 else 0.
-        shift.append((at + n // 2) % n - n // 2 + float(np.clip(part, -.5, .5)))
-    return np.array(shift)
+        slope, curve = .5 * (after - before), before - 2 * peak + after
+        part = float(np.clip(-slope / curve, -.5, .5)) if curve < -1e-9 else 0.
+        shift.append((at + n // 2) % n - n // 2 + part)
+        height += part * (slope + .5 * curve * part)
+    return np.array(shift), height
 
 
 def fft_shift(maps):

@@ -7,6 +7,7 @@ from tracker import State, correlation, synthetic
 from tracker.boxes import iou
 from tracker.correlation import CELLS, CROP, CorrelationTracker, second_peak, sub_cell
 from tracker.features import FeatureNetwork
+from tracker.scaling import FALL
 
 cv2 = pytest.importorskip("cv2")
 BACKGROUND = synthetic.procedural_photo(np.random.default_rng(3), 400)[:300]
@@ -60,6 +61,15 @@ def test_every_part_can_be_left_out(without):
     assert iou(found, boxes).min() > .7
     if without == "scale":
         np.testing.assert_allclose(found[:, 2:], boxes[:, 2:])
+
+
+@pytest.mark.parametrize("growth", [1.01, 1., .99])
+def test_the_size_follows_the_targets(growth):
+    frames, boxes = scene(30, (1., 1.), (60, 56), growth)
+    tracker = CorrelationTracker()
+    _, found = follow(tracker, frames, boxes[0])
+    assert abs(np.log(found[:, 2:] / boxes[:, 2:])).max() < .1
+    assert tracker.scaling.fall != FALL     # it was learned how much a wrong size costs
 
 
 def test_features():
@@ -180,7 +190,9 @@ def test_response_tells_of_any_place_and_changes_nothing():
 def test_the_sub_cell_peak_of_a_parabola():
     i = np.arange(40)
     away = (i[:, None] - 3.3) ** 2 + (i - 36.8) ** 2
-    np.testing.assert_allclose(sub_cell(50. - away, (3, 37)), [36.8 - 40, 3.3])
+    shift, height = sub_cell(50. - away, (3, 37))
+    np.testing.assert_allclose(shift, [36.8 - 40, 3.3])
+    assert height == pytest.approx(50)
     response = np.zeros((40, 40))
     response[0, 39], response[1, 0], response[9, 0] = 1, .9, .4     # .9 belongs to the peak
     assert second_peak(response, (0, 39)) == .4

@@ -1,0 +1,67 @@
+"""The growth that two heights of a response tell, against responses whose top is known."""
+
+import numpy as np
+import pytest
+
+from tracker.scaling import PART, Scaling
+
+
+def heights(scales, growth, curvature, top=.8):
+    return [top * (1 - curvature * (np.log(s) - np.log(growth)) ** 2) for s in scales]
+
+
+def looks(n, step=1.08):
+    return [(1., step if i % 2 == 0 else 1 / step) for i in range(n)]
+
+
+@pytest.mark.parametrize("curvature", [2., 5., 12.])
+@pytest.mark.parametrize("growth", [.97, 1., 1.01, 1.03])
+def test_the_growth_of_a_target_whose_response_is_a_parabola(growth, curvature):
+    scaling = Scaling()
+    for scales in looks(200):       # no growth: the fall becomes known
+        scaling.follow(heights(scales, 1., curvature))
+    assert scaling.fall == pytest.approx(curvature * np.log(1.08) ** 2, rel=1e-3)
+    for scales in looks(2):
+        told = np.log(scaling.of(heights(scales, growth, curvature), scales)) / PART
+        # Of the formula "relative to the top", what is measured is relative to the height at scale 1.
+        assert told == pytest.approx(np.log(growth), abs=.1 * abs(np.log(growth)) + 1e-6)
+
+
+def test_steady_growth_is_not_taken_for_curvature():
+    scaling = Scaling()
+    for scales in looks(400):
+        scaling.follow(heights(scales, 1.02, 5.))
+    assert scaling.fall == pytest.approx(5 * np.log(1.08) ** 2, rel=.05)
+
+
+def test_the_size_settles_on_the_targets():
+    scaling, size = Scaling(), 1.
+    for scales in looks(100):
+        seen = heights(scales, 1.3 / size, 5.)
+        size *= scaling.of(seen, scales)
+        scaling.follow(seen)
+    assert size == pytest.approx(1.3, rel=.01)
+
+
+def test_one_look_says_nothing():
+    scaling = Scaling()
+    before = scaling.fall
+    scaling.follow([.7])
+    assert scaling.of([.7], (1.,)) == 1 and scaling.fall == before
+
+
+@pytest.mark.parametrize("seen", [[1e-9, 2.], [0., 0.], [.5, 5.], [-.1, .4], [5., 0.], [.4, -.1]])
+def test_no_look_moves_further_than_it_looked(seen):
+    """Also where the response is highest at the other size, every time, or is no response at all."""
+    scaling = Scaling()
+    for scales in looks(50):
+        assert abs(np.log(scaling.of(seen, scales))) <= np.log(1.08) + 1e-9
+        scaling.follow(seen)
+
+
+def test_a_larger_target_is_followed_though_every_look_says_so():
+    scaling = Scaling()
+    for scales in looks(50):
+        seen = [.4, .5] if scales[1] > 1 else [.4, .41]     # the mean fall is below 0
+        assert np.log(scaling.of(seen, scales)) * np.log(scales[1]) > 0
+        scaling.follow(seen)

@@ -7,8 +7,9 @@
 Each frame is looked at around the last box, every second one at two sizes. Features that a small CNN
 learned, edges and colours (HOG and Lab) describe each cell of that crop; a filter, fitted to what
 the target looked like so far, slides over them, a colour histogram has its say, and the highest
-response is where the target is now (see tracker.features, tracker.correlation_filter,
-tracker.colour_histogram).
+response is where the target is now; how it changes from one size to the other tells how much the
+target has grown (see tracker.features, tracker.correlation_filter, tracker.colour_histogram,
+tracker.scaling).
 """
 from __future__ import annotations
 
@@ -296,7 +297,7 @@ class CorrelationTracker:
         most = max((np.array([width, height]) / self.first).min(), 1)
         size = self.size * found.side / self.side * found.growth
         self.size = float(np.clip(size, max(least, 1 / LIMIT), min(most, LIMIT)))
-        self.scaling.follow(found.heights)
+        self.scaling.follow(found.heights, found.scales)
 
     def learn(self, frame):
         """Let filter and histogram follow what is now at the box."""

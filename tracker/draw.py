@@ -114,7 +114,7 @@ def show_inside(image, found, states, sizes, beliefs=()):
         for picture, place in ((crop, middle), (heat, middle + cell / 2)):
             cv2.drawMarker(picture, _pixels(place).tolist(), (255, 255, 255), cv2.MARKER_CROSS,
                            max(side // 10, 5), 1)
-        _label(crop, f"search x{found.scale:.2f}", 0, 0, DARK)
+        _label(crop, f"grown x{found.growth:.2f}", 0, 0, DARK)
         _label(heat, f"response {found.peak:.2f}", 0, 0, DARK)
         panel[:side, :side], panel[:side, width - side:] = crop, heat
     lost = [state.lost for state in states]

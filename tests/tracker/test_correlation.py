@@ -7,7 +7,7 @@ from tracker import State, correlation, synthetic
 from tracker.boxes import iou
 from tracker.correlation import CELLS, CROP, CorrelationTracker, second_peak, sub_cell
 from tracker.features import FeatureNetwork
-from tracker.scaling import FALL, PART
+from tracker.scaling import CURVATURE, PART
 
 cv2 = pytest.importorskip("cv2")
 BACKGROUND = synthetic.procedural_photo(np.random.default_rng(3), 400)[:300]
@@ -71,7 +71,7 @@ def test_the_size_follows_the_targets(growth):
     # One look in two frames, of which PART is believed, lags so far behind a steady growth.
     lag = 2 * abs(np.log(growth)) / PART
     assert abs(np.log(found[:, 2:] / boxes[:, 2:])).max() < lag + .06
-    assert tracker.scaling.fall != FALL     # it was learned how much a wrong size costs
+    assert tracker.scaling.curvature != CURVATURE       # it was learned what a wrong size costs
 
 
 def test_features():

@@ -18,20 +18,28 @@ def looks(n, step=1.08):
 @pytest.mark.parametrize("growth", [.97, 1., 1.01, 1.03])
 def test_the_growth_of_a_target_whose_response_is_a_parabola(growth, curvature):
     scaling = Scaling()
-    for scales in looks(200):       # no growth: the fall becomes known
-        scaling.follow(heights(scales, 1., curvature))
-    assert scaling.fall == pytest.approx(curvature * np.log(1.08) ** 2, rel=1e-3)
+    for scales in looks(200):       # no growth: the curvature becomes known
+        scaling.follow(heights(scales, 1., curvature), scales)
+    assert scaling.curvature == pytest.approx(curvature, rel=1e-3)
     for scales in looks(2):
         told = np.log(scaling.of(heights(scales, growth, curvature), scales)) / PART
         # Of the formula "relative to the top", what is measured is relative to the height at scale 1.
         assert told == pytest.approx(np.log(growth), abs=.1 * abs(np.log(growth)) + 1e-6)
 
 
+def test_looks_of_any_size_tell_the_same_curvature():
+    scaling = Scaling()
+    for scales in looks(200, 1.08) + looks(200, 1.2):
+        scaling.follow(heights(scales, 1., 5.), scales)
+        told = scaling.of(heights(scales, 1., 5.), scales)
+    assert scaling.curvature == pytest.approx(5, rel=1e-3) and told == pytest.approx(1, abs=1e-3)
+
+
 def test_steady_growth_is_not_taken_for_curvature():
     scaling = Scaling()
     for scales in looks(400):
-        scaling.follow(heights(scales, 1.02, 5.))
-    assert scaling.fall == pytest.approx(5 * np.log(1.08) ** 2, rel=.05)
+        scaling.follow(heights(scales, 1.02, 5.), scales)
+    assert scaling.curvature == pytest.approx(5, rel=.05)
 
 
 def test_the_size_settles_on_the_targets():
@@ -39,15 +47,15 @@ def test_the_size_settles_on_the_targets():
     for scales in looks(100):
         seen = heights(scales, 1.3 / size, 5.)
         size *= scaling.of(seen, scales)
-        scaling.follow(seen)
+        scaling.follow(seen, scales)
     assert size == pytest.approx(1.3, rel=.01)
 
 
 def test_one_look_says_nothing():
     scaling = Scaling()
-    before = scaling.fall
-    scaling.follow([.7])
-    assert scaling.of([.7], (1.,)) == 1 and scaling.fall == before
+    before = scaling.curvature
+    scaling.follow([.7], (1.,))
+    assert scaling.of([.7], (1.,)) == 1 and scaling.curvature == before
 
 
 @pytest.mark.parametrize("seen", [[1e-9, 2.], [0., 0.], [.5, 5.], [-.1, .4], [5., 0.], [.4, -.1]])
@@ -56,12 +64,12 @@ def test_no_look_moves_further_than_it_looked(seen):
     scaling = Scaling()
     for scales in looks(50):
         assert abs(np.log(scaling.of(seen, scales))) <= np.log(1.08) + 1e-9
-        scaling.follow(seen)
+        scaling.follow(seen, scales)
 
 
 def test_a_larger_target_is_followed_though_every_look_says_so():
     scaling = Scaling()
     for scales in looks(50):
-        seen = [.4, .5] if scales[1] > 1 else [.4, .41]     # the mean fall is below 0
+        seen = [.4, .5] if scales[1] > 1 else [.4, .41]     # as if c were below 0
         assert np.log(scaling.of(seen, scales)) * np.log(scales[1]) > 0
-        scaling.follow(seen)
+        scaling.follow(seen, scales)

@@ -283,12 +283,7 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
     with set_mode(grad=create_graph, pulled=None):
         pairs = [(_edge(tensor), g if create_graph else g.data) for tensor, g in roots]
         while True:
-            for edge, g in pairs:
-                if edge in gradients:
-                    g = gradients[edge] + g
-                elif type(edge) is Node:
-                    heappush(waiting, (edge.turn, edge))
-                gradients[edge] = g
+            collect(pairs, gradients, waiting)
             if not waiting:
                 break
             node = heappop(waiting)[1]
@@ -314,6 +309,16 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
             g = _as_tensor(g)
             found[leaf] = g if stop else _call_hooks(leaf, g)  # a checkpoint's: later, on the whole
     return found
+
+
+def collect(pairs, gradients, waiting):
+    """Add [(edge, gradient)] to the gradients; with its first one a node joins the heap."""
+    for edge, g in pairs:
+        if edge in gradients:
+            g = gradients[edge] + g
+        elif type(edge) is Node:
+            heappush(waiting, (edge.turn, edge))
+        gradients[edge] = g
 
 
 def _as_tensor(g):

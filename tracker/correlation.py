@@ -359,7 +359,7 @@ def sub_cell(response, place):
         at = place[axis]
         before, peak, after = (float(line[(at + k) % n]) for k in (-1, 0, 1))
         slope, curve = .5 * (after - before), before - 2 * peak + after
-        part = float(np.clip(-slope / curve, -.5, .5)) if curve < -1e-9 else 0.
+        part = min(max(-slope / curve, -.5), .5) if curve < -1e-9 else 0.
         shift.append((at + n // 2) % n - n // 2 + part)
         height += part * (slope + .5 * curve * part)
     return np.array(shift), height

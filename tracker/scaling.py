@@ -16,7 +16,7 @@ c. One look then gives d = g/2 + change / (2 c g). It is noisy: only PART of it 
 """
 from __future__ import annotations
 
-import numpy as np
+import math
 
 PART = .25                  # of a measured growth that the size follows
 CURVATURE, RATE = 3.4, .05  # c before any look; at which it follows
@@ -33,14 +33,14 @@ class Scaling:
         """The target's growth. heights, scales: of two crops, the first at scale 1; of one: 1."""
         if len(scales) == 1:
             return 1.
-        step = np.log(scales[1])
+        step = math.log(scales[1])
         measured = step / 2 + change(heights) / (2 * max(self.curvature, LEAST) * step)
-        return float(np.exp(np.clip(PART * measured, -abs(step), abs(step))))
+        return math.exp(min(max(PART * measured, -abs(step)), abs(step)))
 
     def follow(self, heights, scales):
         """Let the curvature follow what was seen."""
         if len(scales) == 2:
-            self.curvature -= RATE * (self.curvature + change(heights) / np.log(scales[1]) ** 2)
+            self.curvature -= RATE * (self.curvature + change(heights) / math.log(scales[1]) ** 2)
 
 
 def change(heights):

@@ -1,9 +1,9 @@
 """The way back, one op at a time."""
 
 import math
-from heapq import heappop, heappush
+from heapq import heappop
 
-from minideep.autograd import Node, _call_hooks, seed_gradient
+from minideep.autograd import _call_hooks, collect, seed_gradient
 from minideep.checks import check_finite
 from minideep.inspect.observe import display_name, note
 from minideep.mode import mode, set_mode
@@ -80,13 +80,8 @@ def steps(y, gradient=None):
 def _steps(y, start):
     gradients, waiting, pairs = {}, [], [(y.node or y, start)]
     while True:  # the walk of run_backward, with a stop after each op
-        for edge, gx in pairs:
-            if edge in gradients:
-                with set_mode(grad=False):
-                    gx = gradients[edge] + gx
-            elif type(edge) is Node:
-                heappush(waiting, (edge.turn, edge))
-            gradients[edge] = gx
+        with set_mode(grad=False):
+            collect(pairs, gradients, waiting)
         if not waiting:
             break
         node = heappop(waiting)[1]

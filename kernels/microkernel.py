@@ -23,8 +23,10 @@ import numpy as np
 
 from kernels import memory
 from kernels.jit import intrinsic, jit
+from kernels.jit import lanes as host_lanes
 
-ROWS, COLUMNS, LANES = 6, 16, 8  # of a tile, and of a vector register
+ROWS, COLUMNS = 6, 16  # of a tile of AVX2, and of a panel of B
+MOST = 32  # columns of a tile of AVX-512
 CACHED = 2**16  # numbers of B that stay in the level 2 cache
 LONG = 1024  # terms are added up in registers at most, then to C: so that sums stay exact
 KEPT = 2**22  # numbers of a workspace that is kept
@@ -59,9 +61,9 @@ def address(array):
 @jit()
 def spare():
     """What `multiply` needs at the edges of C: two tables of rows, a tile with its table, zeros."""
-    tile_rows = np.arange(ROWS) * COLUMNS
+    tile_rows = np.arange(ROWS) * MOST
     tables = np.empty(2 * ROWS, np.int64)
-    return tables, tile_rows, np.zeros((ROWS + 1) * COLUMNS, np.float32)
+    return tables, tile_rows, np.zeros((ROWS + 1) * MOST, np.float32)
 
 
 @jit(error_model="numpy")
@@ -75,9 +77,12 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
     """
     b_step, b_panel = (b_row, COLUMNS) if b_row else (COLUMNS, COLUMNS * k)
     tables, tile_rows, some = edge
-    tile, zeros = address(some), address(some) + 4 * ROWS * COLUMNS
+    tile, zeros = address(some), address(some) + 4 * ROWS * MOST
+    wide = 2 * lanes()
+    step = wide // COLUMNS  # panels that a tile goes over
+    next_line = 4 * (b_panel if step > 1 else lanes())
     panels = (n + COLUMNS - 1) // COLUMNS
-    group = max(CACHED // (k * COLUMNS), 1)
+    group = max(CACHED // (k * COLUMNS * step), 1) * step
     for first_panel in range(0, panels, group):
         for start in range(0, k, LONG):
             length = min(LONG, k - start)
@@ -91,13 +96,14 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
                         tables[i] = rows[first + min(i, height - 1)]
                         tables[ROWS + i] = to[first + min(i, height - 1)]
                     these, those = address(tables), address(tables) + 8 * ROWS
-                for panel in range(first_panel, min(first_panel + group, panels)):
-                    width = min(COLUMNS, n - panel * COLUMNS)
-                    whole = width == COLUMNS
+                for panel in range(first_panel, min(first_panel + group, panels), step):
+                    width = min(wide, n - panel * COLUMNS)
+                    half = width <= lanes()
+                    whole = width == wide or width == lanes()
                     at = c + 4 * COLUMNS * panel
                     if adds and not whole:
                         for i in range(height):
-                            copy(tile + 64 * i, at + 4 * to[first + i], width)
+                            copy(tile + 4 * MOST * i, at + 4 * to[first + i], width)
                     _tile(
                         a,
                         these,
@@ -105,103 +111,130 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
                         length,
                         b + 4 * (panel * b_panel + start * b_step),
                         4 * b_step,
-                        zeros if adds or bias == 0 else bias + 64 * panel,
+                        next_line,
+                        zeros if adds or bias == 0 else bias + 4 * COLUMNS * panel,
                         at if whole else tile,
                         those if whole else address(tile_rows),
+                        half,
                         adds,
                         lowest,
                     )
                     for i in range(0 if whole else height):
-                        copy(at + 4 * to[first + i], tile + 64 * i, width)
+                        copy(at + 4 * to[first + i], tile + 4 * MOST * i, width)
 
 
 @intrinsic
-def _tile(context, a, rows, columns, k, b, b_step, bias, c, to, add, floor):
-    """One tile. Addresses and k as int64, k at least 1; floor a float32."""
-    from llvmlite import ir
+def lanes(context):
+    """As `kernels.jit.lanes`; a constant to the compiler."""
     from numba import types
+
+    def emit(context, builder, signature, args):
+        return context.get_constant(types.int64, host_lanes())
+
+    return types.int64(), emit
+
+
+@intrinsic
+def _tile(
+    context, a, rows, columns, k, b, b_step, next_line, bias, c, to, half, add, floor
+):
+    """One tile, or the half of it that is one vector wide. Addresses, steps in bytes and k as int64,
+    k at least 1; half and add bool; floor a float32."""
+    from numba import types
+
+    def emit(context, builder, signature, args):
+        *args, half, add, floor = args
+        with builder.if_else(half) as (narrow, wide):
+            for block, vectors in ((narrow, 1), (wide, 2)):
+                with block:
+                    _emit_tile(builder, host_lanes(), vectors, *args, add, floor)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 10, types.boolean, types.boolean, types.float32), emit
+
+
+def _emit_tile(
+    builder, lanes, vectors, a, rows, columns, k, b, b_step, next_line, bias, c, to, add, floor
+):
+    from llvmlite import ir
     from numba.core import cgutils
 
     int64, number = ir.IntType(64), ir.FloatType()
-    vector = ir.VectorType(number, LANES)
-    halves = range(COLUMNS // LANES)
+    vector = ir.VectorType(number, lanes)
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f32"
+    )
 
     def constant(value):
         return ir.Constant(int64, value)
 
-    def emit(context, builder, signature, args):
-        a, rows, columns, k, b, b_step, bias, c, to, add, floor = args
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f32"
-        )
+    def at(base, offset):
+        """The address `offset` numbers (or bytes, if a constant) after `base`."""
+        if isinstance(offset, int):
+            return builder.add(base, constant(offset))
+        return builder.add(base, builder.shl(offset, constant(2)))
 
-        def at(base, offset):
-            """The address `offset` numbers (or bytes, if a constant) after `base`."""
-            if isinstance(offset, int):
-                return builder.add(base, constant(offset))
-            return builder.add(base, builder.shl(offset, constant(2)))
+    def load(kind, address):
+        pointer = builder.inttoptr(address, kind.as_pointer())
+        return builder.load(pointer, align=8 if kind is int64 else 4)
 
-        def load(kind, address):
-            pointer = builder.inttoptr(address, kind.as_pointer())
-            return builder.load(pointer, align=8 if kind is int64 else 4)
+    def line(address, step=constant(4 * lanes)):
+        """The addresses of the tile's vectors, `step` bytes apart."""
+        return [address, builder.add(address, step)][:vectors]
 
-        def repeat(value):
-            """The number in all lanes."""
-            undefined = ir.Constant(vector, ir.Undefined)
-            one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            return builder.shuffle_vector(one, undefined, lanes)
+    def repeat(value):
+        """The number in all lanes."""
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        return builder.shuffle_vector(one, undefined, zeros)
 
-        def values_from(initial, before):
-            values = [builder.phi(value.type) for value in initial]
-            for value, first in zip(values, initial):
-                value.add_incoming(first, before)
-            return values
+    def values_from(initial, before):
+        values = [builder.phi(value.type) for value in initial]
+        for value, first in zip(values, initial):
+            value.add_incoming(first, before)
+        return values
 
-        a_rows = [at(a, load(int64, at(rows, 8 * i))) for i in range(ROWS)]
-        c_rows = [at(c, load(int64, at(to, 8 * i))) for i in range(ROWS)]
-        results = [at(row, 4 * LANES * half) for row in c_rows for half in halves]
-        starts = [load(vector, at(bias, 4 * LANES * half)) for half in halves]
-        start = builder.block
-        inner, after, total, end = map(
-            builder.append_basic_block, ("inner", "after", "total", "end")
-        )
-        builder.branch(inner)
+    a_rows = [at(a, load(int64, at(rows, 8 * i))) for i in range(ROWS)]
+    c_rows = [at(c, load(int64, at(to, 8 * i))) for i in range(ROWS)]
+    results = [address for row in c_rows for address in line(row)]
+    starts = [load(vector, address) for address in line(bias)]
+    start = builder.block
+    inner, after, total, end = map(
+        builder.append_basic_block, ("inner", "after", "total", "end")
+    )
+    builder.branch(inner)
 
-        builder.position_at_end(inner)  # for each k
-        left, column, b_k, *sums = values_from([k, columns, b, *starts * ROWS], start)
-        offset = load(int64, column)
-        b_row = [load(vector, at(b_k, 4 * LANES * half)) for half in halves]
-        new = []
-        for i, row in enumerate(a_rows):
-            factor = repeat(load(number, at(row, offset)))
-            for half in halves:
-                old = sums[i * len(halves) + half]
-                new.append(builder.call(fma, [factor, b_row[half], old]))
-        left_next = builder.sub(left, constant(1))
-        moved = [left_next, at(column, 8), builder.add(b_k, b_step), *new]
-        for value, following in zip((left, column, b_k, *sums), moved):
-            value.add_incoming(following, inner)
-        builder.cbranch(builder.icmp_signed(">", left_next, constant(0)), inner, after)
+    builder.position_at_end(inner)  # for each k
+    left, column, b_k, *sums = values_from([k, columns, b, *starts * ROWS], start)
+    offset = load(int64, column)
+    b_row = [load(vector, address) for address in line(b_k, next_line)]
+    new = []
+    for i, row in enumerate(a_rows):
+        factor = repeat(load(number, at(row, offset)))
+        for j, numbers in enumerate(b_row):
+            new.append(builder.call(fma, [factor, numbers, sums[i * vectors + j]]))
+    left_next = builder.sub(left, constant(1))
+    moved = [left_next, at(column, 8), builder.add(b_k, b_step), *new]
+    for value, following in zip((left, column, b_k, *sums), moved):
+        value.add_incoming(following, inner)
+    builder.cbranch(builder.icmp_signed(">", left_next, constant(0)), inner, after)
 
-        builder.position_at_end(after)
-        builder.cbranch(builder.icmp_signed("!=", add, constant(0)), total, end)
+    builder.position_at_end(after)
+    builder.cbranch(add, total, end)
 
-        builder.position_at_end(total)  # C += A B
-        totals = [builder.fadd(v, load(vector, to)) for v, to in zip(new, results)]
-        builder.branch(end)
+    builder.position_at_end(total)  # C += A B
+    totals = [builder.fadd(v, load(vector, to)) for v, to in zip(new, results)]
+    builder.branch(end)
 
-        builder.position_at_end(end)
-        finals = values_from(new, after)
-        for final, with_old in zip(finals, totals):
-            final.add_incoming(with_old, total)
-        lowest = repeat(floor)
-        for final, to in zip(finals, results):  # one instruction (maxps), which lets NaN through
-            final = builder.select(builder.fcmp_ordered(">", lowest, final), lowest, final)
-            builder.store(final, builder.inttoptr(to, vector.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 10, types.float32), emit
+    builder.position_at_end(end)
+    finals = values_from(new, after)
+    for final, with_old in zip(finals, totals):
+        final.add_incoming(with_old, total)
+    lowest = repeat(floor)
+    for final, to in zip(finals, results):  # one instruction (maxps), which lets NaN through
+        final = builder.select(builder.fcmp_ordered(">", lowest, final), lowest, final)
+        builder.store(final, builder.inttoptr(to, vector.as_pointer()), align=4)
 
 
 @intrinsic

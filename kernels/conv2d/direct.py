@@ -29,7 +29,9 @@ from kernels import memory
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
 from kernels.jit import jit, plain, prange, simd, threads, usable
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, NONE, ZERO, clear, copy, multiply, spare, workspace
+from kernels.microkernel import (
+    COLUMNS, MOST, NONE, ZERO, clear, copy, lanes, multiply, spare, workspace,
+)  # fmt: skip
 
 PIXELS, NARROW = 256, 8  # of a block: as many, twice as many where it has so few channels
 SMALL = 2**17  # multiplications
@@ -71,7 +73,7 @@ def direct(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
                  dilation, groups)  # fmt: skip
     parts = min(threads(), plan.blocks)
     sums = workspace("sums", parts * prod(plan.sums)).reshape(parts, *plan.sums)
-    packed = workspace("gradient", parts * plan.starts.size * COLUMNS).reshape(parts, -1)
+    packed = workspace("gradient", parts * plan.starts.size * MOST).reshape(parts, -1)
     _weight_grad(
         plain(x), plain(g), sums, plan.rows, plan.taps, plan.starts, plan.view,
         _buffers(plan, parts), packed, plan.outputs,
@@ -313,29 +315,40 @@ def _weight_grad_part(part, parts, x, g, dw, to, taps, starts, view, buffer, pac
     blocks, edge = view[9], spare()
     clear(buffer.ctypes.data, buffer.size)
     groups, size, padded = dw.shape
-    every = groups * o
+    every, lies, wide = groups * o, _as_it_lies(groups * o, o), 2 * lanes()
     begin = part * blocks // parts
     for block in range(begin, (part + 1) * blocks // parts):
         a, pixels, at, _ = _block(x, view, block, buffer)
         for group in range(groups):
-            for panel in range(0, o, COLUMNS):
-                width, source = min(COLUMNS, o - panel), at * every + group * o + panel
-                b, b_row = g.ctypes.data + 4 * source, every
-                if not _as_it_lies(every, o):
-                    b, b_row = packed.ctypes.data, COLUMNS
-                    for pixel in range(pixels):
-                        line, to_line = source + pixel * every, pixel * COLUMNS
-                        simd.prefetch(g, line + pixels * every)  # of the next block
-                        if width == COLUMNS:
-                            simd.store(packed, to_line, simd.load(g, line))
-                        else:
-                            copy(b + 4 * to_line, g.ctypes.data + 4 * line, width)
-                            clear(b + 4 * (to_line + width), COLUMNS - width)
+            for first in range(0, o, wide):
+                source = at * every + group * o + first
+                width = min(wide, padded - first)
+                if not lies:
+                    for panel in range(0, width, COLUMNS):
+                        _pack_panel(
+                            g, source + panel, every, pixels, min(COLUMNS, o - first - panel),
+                            packed, panel * pixels,
+                        )  # fmt: skip
                 multiply(
-                    a + 4 * group * (view[3] // groups), taps, size, starts, pixels, b,
-                    dw.ctypes.data + 4 * (group * size * padded + panel), to, COLUMNS, ZERO, NONE,
-                    block > begin, edge, b_row,
+                    a + 4 * group * (view[3] // groups), taps, size, starts, pixels,
+                    g.ctypes.data + 4 * source if lies else packed.ctypes.data,
+                    dw.ctypes.data + 4 * (group * size * padded + first), to, width, ZERO, NONE,
+                    block > begin, edge, every if lies else 0,
                 )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _pack_panel(g, source, every, pixels, width, packed, to):
+    """`width` columns of g, whose rows are `every` numbers apart, as a panel (pixels, 16)."""
+    for pixel in range(pixels):
+        line, to_line = source + pixel * every, to + pixel * COLUMNS
+        simd.prefetch(g, line + pixels * every)  # of the next block
+        if width == COLUMNS:
+            simd.store(packed, to_line, simd.load(g, line))
+        else:
+            at = packed.ctypes.data + 4 * to_line
+            copy(at, g.ctypes.data + 4 * line, width)
+            clear(at + 4 * width, COLUMNS - width)
 
 
 @jit(error_model="numpy")

@@ -22,7 +22,7 @@ ms, and takes 18 like this.
 import numpy as np
 
 from kernels import memory
-from kernels.jit import float32_only, jit, most_threads, plain, prange, threads
+from kernels.jit import float32_only, jit, lanes, most_threads, plain, prange, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, spare, workspace
@@ -55,7 +55,7 @@ def _(a, b):
     if n == 1:
         return "one column: BLAS has a kernel for vectors"
     answer = float32_only(a, b)
-    if answer is True and k > FEW and most_threads() == 1:
+    if answer is True and k > FEW and most_threads() == 1 and lanes() == 8:
         return "one thread only: BLAS is as fast, and its threads are in nobody's way"
     return answer
 

@@ -115,15 +115,24 @@ def fence(typing):
 def prefetch(typing, array, i):
     """Ask for the cache line of x[i], which will be read soon, into the level 2 cache. x[i] need not
     exist."""
+    return types.void(array, types.intp), _prefetch(0)
 
+
+@intrinsic
+def prefetch_to_write(typing, array, i):
+    """As `prefetch`, of a line that will be written soon."""
+    return types.void(array, types.intp), _prefetch(1)
+
+
+def _prefetch(writes):
     def emit(context, builder, sig, args):
         at = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
         at, number = builder.bitcast(at, cgutils.voidptr_t), ir.IntType(32)
         ask = _function(builder, "prefetch.p0", ir.VoidType(), [at.type, number, number, number])
-        builder.call(ask, [at, number(0), number(2), number(1)])  # to read; level 2; data
+        builder.call(ask, [at, number(writes), number(2), number(1)])  # level 2; data
         return context.get_dummy_value()
 
-    return types.void(array, types.intp), emit
+    return emit
 
 
 @intrinsic

@@ -152,6 +152,8 @@ def _output_part(
                 start + t, down, across, x, x_shape, before, patch, scratch, xs, t * c_wide,
                 x_step,
             )  # fmt: skip
+            image, i, j = _place(start + t, down, across)
+            _fetch(y, y_shape, image, i, j, True)
         for point in range(36):
             multiply(
                 xs.ctypes.data + 4 * point * x_step, rows, (count + 5) // 6 * 6, columns, c,
@@ -210,6 +212,7 @@ def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs
             )  # fmt: skip
             image, i, j = _place(start + t, down, across)
             source, at, row, column = _window(g, g_shape, image, i, j, 4 * ONE, patch)
+            _fetch(g, g_shape, image, i + 4, j, False)  # the tile below
             for first in range(0, o, COLUMNS):  # to panels (O/16, count, 16) for each point
                 _both(
                     GRADIENT, source, at + first, row, column, scratch,
@@ -248,14 +251,27 @@ def _kernel_from_points(sums, c, dw, part, parts):
 def _image_points(tile, down, across, x, x_shape, before, patch, scratch, xs, to, step):
     """Bᵀ x B of the inputs that a tile sees: the 36 points go to xs[to], xs[to + step], ..."""
     image, i, j = _place(tile, down, across)
-    source, at, row, column = _window(
-        x, x_shape, image, i - before[0], j - before[1], 6 * ONE, patch
-    )
+    top, left = i - before[0], j - before[1]
+    source, at, row, column = _window(x, x_shape, image, top, left, 6 * ONE, patch)
+    _fetch(x, x_shape, image, top + 6, left + 2, False)  # what the tile below sees besides
     for first in range(0, x_shape[3], COLUMNS):
         _both(
             IMAGE, source, at + first, row, column, scratch, xs, to + first,
             6 * step, step,
         )  # fmt: skip
+
+
+@jit(error_model="numpy")
+def _fetch(x, shape, image, top, left, writes):
+    """Ask for 4x4 pixels that are needed soon: they come while something else is computed."""
+    _, h, w, c = shape
+    for row in range(top, top + 4):
+        at = ((image * h + row) * w + left) * c
+        for line in range(at, at + 4 * c, COLUMNS):
+            if writes:
+                simd.prefetch_to_write(x, line)
+            else:
+                simd.prefetch(x, line)
 
 
 @jit(error_model="numpy")

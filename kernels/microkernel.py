@@ -26,6 +26,7 @@ from kernels.jit import intrinsic, jit
 from kernels.jit import lanes as host_lanes
 
 ROWS, COLUMNS = 6, 16  # of a tile of AVX2, and of a panel of B
+LOW = 4  # rows of the last tiles, so that hardly a row is computed in vain
 MOST = 32  # columns of a tile of AVX-512
 CACHED = 2**16  # numbers of B that stay in the level 2 cache
 LONG = 1024  # terms are added up in registers at most, then to C: so that sums stay exact
@@ -83,15 +84,19 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
     next_line = 4 * (b_panel if step > 1 else lanes())
     panels = (n + COLUMNS - 1) // COLUMNS
     group = max(CACHED // (k * COLUMNS * step), 1) * step
+    even = m + m % 2
+    sixes = even - LOW * ((0, 2, 1)[even % ROWS // 2])
     for first_panel in range(0, panels, group):
         for start in range(0, k, LONG):
             length = min(LONG, k - start)
             adds = add or start > 0
             lowest = floor if start + length == k else NONE
-            for first in range(0, m, ROWS):
-                height = min(ROWS, m - first)
+            first = 0
+            while first < m:
+                low = first >= sixes
+                height = min(LOW if low else ROWS, m - first)
                 these, those = address(rows) + 8 * first, address(to) + 8 * first
-                if height < ROWS:  # the last row again, in place of those that do not exist
+                if first + ROWS > m:  # the last row again, in place of those that do not exist
                     for i in range(ROWS):
                         tables[i] = rows[first + min(i, height - 1)]
                         tables[ROWS + i] = to[first + min(i, height - 1)]
@@ -115,12 +120,14 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
                         zeros if adds or bias == 0 else bias + 4 * COLUMNS * panel,
                         at if whole else tile,
                         those if whole else address(tile_rows),
+                        low,
                         half,
                         adds,
                         lowest,
                     )
                     for i in range(0 if whole else height):
                         copy(at + 4 * to[first + i], tile + 4 * MOST * i, width)
+                first += height
 
 
 @intrinsic
@@ -136,30 +143,32 @@ def lanes(context):
 
 @intrinsic
 def _tile(
-    context, a, rows, columns, k, b, b_step, next_line, bias, c, to, half, add, floor
+    context, a, rows, columns, k, b, b_step, next_line, bias, c, to, low, half, add, floor
 ):
-    """One tile, or the half of it that is one vector wide. Addresses, steps in bytes and k as int64,
-    k at least 1; half and add bool; floor a float32."""
+    """One tile: of 4 rows if low, of one vector if half. Addresses, steps in bytes and k as int64, k
+    at least 1; low, half and add bool; floor a float32."""
     from numba import types
 
     def emit(context, builder, signature, args):
-        *args, half, add, floor = args
-        with builder.if_else(half) as (narrow, wide):
-            for block, vectors in ((narrow, 1), (wide, 2)):
-                with block:
-                    _emit_tile(builder, host_lanes(), vectors, *args, add, floor)
+        *args, low, half, add, floor = args
+        with builder.if_else(low) as heights:
+            for block, rows in zip(heights, (LOW, ROWS)):
+                with block, builder.if_else(half) as widths:
+                    for block, vectors in zip(widths, (1, 2)):
+                        with block:
+                            _emit_tile(builder, rows, vectors, *args, add, floor)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10, types.boolean, types.boolean, types.float32), emit
+    return types.void(*[types.int64] * 10, *[types.boolean] * 3, types.float32), emit
 
 
 def _emit_tile(
-    builder, lanes, vectors, a, rows, columns, k, b, b_step, next_line, bias, c, to, add, floor
+    builder, height, vectors, a, rows, columns, k, b, b_step, next_line, bias, c, to, add, floor
 ):
     from llvmlite import ir
     from numba.core import cgutils
 
-    int64, number = ir.IntType(64), ir.FloatType()
+    lanes, int64, number = host_lanes(), ir.IntType(64), ir.FloatType()
     vector = ir.VectorType(number, lanes)
     fma = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f32"
@@ -195,8 +204,8 @@ def _emit_tile(
             value.add_incoming(first, before)
         return values
 
-    a_rows = [at(a, load(int64, at(rows, 8 * i))) for i in range(ROWS)]
-    c_rows = [at(c, load(int64, at(to, 8 * i))) for i in range(ROWS)]
+    a_rows = [at(a, load(int64, at(rows, 8 * i))) for i in range(height)]
+    c_rows = [at(c, load(int64, at(to, 8 * i))) for i in range(height)]
     results = [address for row in c_rows for address in line(row)]
     starts = [load(vector, address) for address in line(bias)]
     start = builder.block
@@ -206,7 +215,7 @@ def _emit_tile(
     builder.branch(inner)
 
     builder.position_at_end(inner)  # for each k
-    left, column, b_k, *sums = values_from([k, columns, b, *starts * ROWS], start)
+    left, column, b_k, *sums = values_from([k, columns, b, *starts * height], start)
     offset = load(int64, column)
     b_row = [load(vector, address) for address in line(b_k, next_line)]
     new = []

@@ -156,7 +156,7 @@ def _output_part(
             _fetch(y, y_shape, image, i, j, True)
         for point in range(36):
             multiply(
-                xs.ctypes.data + 4 * point * x_step, rows, (count + 5) // 6 * 6, columns, c,
+                xs.ctypes.data + 4 * point * x_step, rows, count, columns, c,
                 points.ctypes.data + 4 * point * c * o_wide,
                 ys.ctypes.data + 4 * point * y_step, lines, o_wide, ZERO, NONE, False, edge,
             )  # fmt: skip

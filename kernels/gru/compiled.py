@@ -11,16 +11,16 @@ from kernels.cells import (
     copy_rows,
     limits,
     masks,
-    padded_rows,
     panels,
-    product,
     split,
+    take_row,
     through_gate,
 )
 from kernels.gru import gru, gru_grad
 from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.matmul import matmul
+from kernels.microkernel import NONE, ZERO, multiply, spare
 from kernels.recurrent import before, rows
 
 
@@ -66,26 +66,29 @@ def _forward(xw, h0, rb, panel, mask, hs, out, parts):
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = padded_rows(samples)
-        h, new = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
-        a = np.zeros(3 * padded * 16, np.float32)
+        h, new = np.zeros(samples * width, np.float32), np.zeros(samples * width, np.float32)
+        a = np.zeros(samples * 3 * 16, np.float32)
+        rows, to_rows = np.arange(samples) * width, np.arange(samples) * 3 * 16
+        columns, edge = np.arange(units), spare()
         copy_rows(h0, first, samples, units, h, width)
         for t in range(steps):
             for line in range(lines):
                 u = line * 16
                 count = min(16, units - u)
                 for block in range(3):
-                    own = a[block * padded * 16 : (block + 1) * padded * 16]
                     bias = simd.get(rb, block * units + u, count)
                     for row in range(samples):
-                        simd.store(own, row * 16, bias)
-                    start = (line * 3 + block) * units * 16
-                    product(own, padded, h, width, units, panel, start)
+                        simd.store(a, (row * 3 + block) * 16, bias)
+                multiply(
+                    h.ctypes.data, rows, samples, columns, units,
+                    panel.ctypes.data + 4 * line * 3 * units * 16, a.ctypes.data, to_rows, 3 * 16,
+                    ZERO, NONE, True, edge,
+                )  # fmt: skip
                 for row in range(samples):
                     state = simd.load(h, row * width + u)
                     if mask[first + row, t]:
                         x = ((first + row) * steps + t) * 3 * units + u
-                        at, r_at, h_at = row * 16, (padded + row) * 16, (2 * padded + row) * 16
+                        at, r_at, h_at = row * 48, row * 48 + 16, row * 48 + 32
                         z = simd.sigmoid(simd.get(xw, x, count) + simd.load(a, at))
                         r = simd.sigmoid(simd.get(xw, x + units, count) + simd.load(a, r_at))
                         recalled = simd.get(xw, x + 2 * units, count)
@@ -101,15 +104,14 @@ def _backward(g, previous, xw, panel, mask, recurrent, dxw, dh0, scale, limit, p
     """recurrent: h R + rb of all steps (N, T, 3U), flat; becomes its gradient."""
     n, steps = mask.shape
     units = dh0.shape[1]
-    lines = (units + 15) // 16
-    width = lines * 16
+    width = (units + 15) // 16 * 16
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = padded_rows(samples)
-        dh, kept = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
-        da = np.zeros(padded * 3 * units, np.float32)  # of this step, as h R + rb sees it
-        back = np.zeros(padded * 16, np.float32)
+        dh, kept = np.zeros(samples * width, np.float32), np.zeros(samples * width, np.float32)
+        da = np.zeros(samples * 3 * units, np.float32)  # of this step, as h R + rb sees it
+        rows, to_rows = np.arange(samples) * 3 * units, np.arange(samples) * width
+        columns, edge = np.arange(3 * units), spare()
         zero, one = simd.zeros(g), simd.splat(np.float32(1))
         for t in range(steps - 1, -1, -1):
             for row in range(samples):
@@ -147,15 +149,13 @@ def _backward(g, previous, xw, panel, mask, recurrent, dxw, dh0, scale, limit, p
                     simd.put(recurrent, x, dz, count)
                     simd.put(recurrent, x + units, dr, count)
                     simd.put(recurrent, x + 2 * units, d_recalled, count)
-            for line in range(lines):
-                for row in range(samples):
-                    simd.store(back, row * 16, simd.load(kept, row * width + line * 16))
-                product(back, padded, da, 3 * units, 3 * units, panel, line * 3 * units * 16)
-                for row in range(samples):
-                    if mask[first + row, t]:
-                        simd.store(dh, row * width + line * 16, simd.load(back, row * 16))
+            multiply(
+                da.ctypes.data, rows, samples, columns, 3 * units, panel.ctypes.data,
+                kept.ctypes.data, to_rows, width, ZERO, NONE, True, edge,
+            )  # fmt: skip
             for row in range(samples):
                 if mask[first + row, t]:
+                    take_row(kept, row, dh, width)
                     through_gate(dh, row, width, scale, limit)
         for row in range(samples):
             for u in range(units):

@@ -14,16 +14,16 @@ from kernels.cells import (
     copy_rows,
     limits,
     masks,
-    padded_rows,
     panels,
-    product,
     split,
+    take_row,
     through_gate,
 )
 from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.lstm import lstm, lstm_grad
 from kernels.matmul import matmul
+from kernels.microkernel import NONE, ZERO, multiply, spare
 from kernels.recurrent import before, rows
 
 
@@ -71,31 +71,34 @@ def _forward(xw, h0, c0, panel, mask, states, out, gates, keep, parts):
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = padded_rows(samples)
-        h, new = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
-        c, a = np.zeros(padded * width, np.float32), np.zeros(4 * padded * 16, np.float32)
+        h, new = np.zeros(samples * width, np.float32), np.zeros(samples * width, np.float32)
+        c, a = np.zeros(samples * width, np.float32), np.zeros(samples * 4 * 16, np.float32)
+        rows, to_rows = np.arange(samples) * width, np.arange(samples) * 4 * 16
+        columns, edge = np.arange(units), spare()
         copy_rows(h0, first, samples, units, h, width)
         copy_rows(c0, first, samples, units, c, width)
         for t in range(steps):
             for line in range(lines):
                 u = line * 16
                 count = min(16, units - u)
-                for block in range(4):
-                    own = a[block * padded * 16 : (block + 1) * padded * 16]
-                    for row in range(samples):
+                for row in range(samples):
+                    for block in range(4):
                         at = (((first + row) * steps + t) * 4 + block) * units + u
-                        simd.store(own, row * 16, simd.get(xw, at, count))
-                    start = (line * 4 + block) * units * 16
-                    product(own, padded, h, width, units, panel, start)
+                        simd.store(a, (row * 4 + block) * 16, simd.get(xw, at, count))
+                multiply(
+                    h.ctypes.data, rows, samples, columns, units,
+                    panel.ctypes.data + 4 * line * 4 * units * 16, a.ctypes.data, to_rows, 4 * 16,
+                    ZERO, NONE, True, edge,
+                )  # fmt: skip
                 for row in range(samples):
                     at = row * width + u
                     h_line, c_line = simd.load(h, at), simd.load(c, at)
                     i = f = candidate = o = zero
                     if mask[first + row, t]:
-                        i = simd.sigmoid(simd.load(a, row * 16))
-                        f = simd.sigmoid(simd.load(a, (padded + row) * 16))
-                        candidate = simd.tanh(simd.load(a, (2 * padded + row) * 16))
-                        o = simd.sigmoid(simd.load(a, (3 * padded + row) * 16))
+                        i = simd.sigmoid(simd.load(a, row * 4 * 16))
+                        f = simd.sigmoid(simd.load(a, (row * 4 + 1) * 16))
+                        candidate = simd.tanh(simd.load(a, (row * 4 + 2) * 16))
+                        o = simd.sigmoid(simd.load(a, (row * 4 + 3) * 16))
                         c_line = simd.fma(f, c_line, i * candidate)
                         h_line = o * simd.tanh(c_line)
                     simd.store(new, at, h_line)
@@ -116,15 +119,15 @@ def _forward(xw, h0, c0, panel, mask, states, out, gates, keep, parts):
 def _backward(g, states, c0, gates, panel, mask, dxw, dh0, dc0, scale, limit, parts):
     n, steps = mask.shape
     units = dh0.shape[1]
-    lines = (units + 15) // 16
-    width, plane = lines * 16, n * steps * units
+    width, plane = (units + 15) // 16 * 16, n * steps * units
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = padded_rows(samples)
-        dh, dc = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
-        da = np.zeros(padded * 4 * units, np.float32)  # of this step
-        back = np.zeros(padded * 16, np.float32)
+        dh, dc = np.zeros(samples * width, np.float32), np.zeros(samples * width, np.float32)
+        da = np.zeros(samples * 4 * units, np.float32)  # of this step
+        back = np.zeros(samples * width, np.float32)
+        rows, to_rows = np.arange(samples) * 4 * units, np.arange(samples) * width
+        columns, edge = np.arange(4 * units), spare()
         zero, one = simd.zeros(g), simd.splat(np.float32(1))
         for t in range(steps - 1, -1, -1):
             for row in range(samples):
@@ -163,14 +166,13 @@ def _backward(g, states, c0, gates, panel, mask, dxw, dh0, dc0, scale, limit, pa
                     simd.put(dxw, to + units, df, count)
                     simd.put(dxw, to + 2 * units, d_candidate, count)
                     simd.put(dxw, to + 3 * units, do, count)
-            for line in range(lines):
-                back[:] = 0
-                product(back, padded, da, 4 * units, 4 * units, panel, line * 4 * units * 16)
-                for row in range(samples):
-                    if mask[first + row, t]:
-                        simd.store(dh, row * width + line * 16, simd.load(back, row * 16))
+            multiply(
+                da.ctypes.data, rows, samples, columns, 4 * units, panel.ctypes.data,
+                back.ctypes.data, to_rows, width, ZERO, NONE, False, edge,
+            )  # fmt: skip
             for row in range(samples):
                 if mask[first + row, t]:
+                    take_row(back, row, dh, width)
                     through_gate(dh, row, width, scale, limit)
                     through_gate(dc, row, width, scale, limit)
         for row in range(samples):

@@ -10,15 +10,15 @@ from kernels.cells import (
     copy_rows,
     limits,
     masks,
-    padded_rows,
     panels,
-    product,
     split,
+    take_row,
     through_gate,
 )
 from kernels.jit import float32_only, jit, plain, prange, simd
 from kernels.ladder import rung
 from kernels.matmul import matmul
+from kernels.microkernel import NONE, ZERO, multiply, spare
 from kernels.recurrent import before, rows
 from kernels.rnn import rnn, rnn_grad
 
@@ -54,44 +54,42 @@ def _(g, hs, xw, h0, R, mask, gate):
 @jit(parallel=True)
 def _forward(xw, h0, panel, mask, hs, out, parts):
     n, steps, units = hs.shape
-    lines = (units + 15) // 16
-    width = lines * 16
+    width = (units + 15) // 16 * 16
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = padded_rows(samples)
-        h, new = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
-        a = np.zeros(padded * 16, np.float32)
+        h, a = np.zeros(samples * width, np.float32), np.zeros(samples * width, np.float32)
+        rows, columns, edge = np.arange(samples) * width, np.arange(units), spare()
         copy_rows(h0, first, samples, units, h, width)
         for t in range(steps):
-            for line in range(lines):
-                u = line * 16
-                count = min(16, units - u)
-                for row in range(samples):
+            for row in range(samples):
+                for u in range(0, width, 16):
                     at = ((first + row) * steps + t) * units + u
-                    simd.store(a, row * 16, simd.get(xw, at, count))
-                product(a, padded, h, width, units, panel, u * units)
-                for row in range(samples):
-                    state = simd.load(h, row * width + u)
+                    simd.store(a, row * width + u, simd.get(xw, at, min(16, units - u)))
+            multiply(
+                h.ctypes.data, rows, samples, columns, units, panel.ctypes.data, a.ctypes.data,
+                rows, width, ZERO, NONE, True, edge,
+            )  # fmt: skip
+            for row in range(samples):
+                for u in range(0, width, 16):
+                    at = row * width + u
                     if mask[first + row, t]:
-                        state = simd.tanh(simd.load(a, row * 16))
-                    simd.store(new, row * width + u, state)
-                    simd.put(out, ((first + row) * steps + t) * units + u, state, count)
-            h, new = new, h
+                        simd.store(h, at, simd.tanh(simd.load(a, at)))
+                    to = ((first + row) * steps + t) * units + u
+                    simd.put(out, to, simd.load(h, at), min(16, units - u))
 
 
 @jit(parallel=True)
 def _backward(g, hs, panel, mask, dxw, dh0, scale, limit, parts):
     n, steps = mask.shape
     units = dh0.shape[1]
-    lines = (units + 15) // 16
-    width = lines * 16
+    width = (units + 15) // 16 * 16
     for part in prange(parts):
         first = part * n // parts
         samples = (part + 1) * n // parts - first
-        padded = padded_rows(samples)
-        dh, da = np.zeros(padded * width, np.float32), np.zeros(padded * width, np.float32)
-        back = np.zeros(padded * 16, np.float32)
+        dh, da = np.zeros(samples * width, np.float32), np.zeros(samples * width, np.float32)
+        back = np.zeros(samples * width, np.float32)
+        rows, columns, edge = np.arange(samples) * width, np.arange(units), spare()
         zero, one = simd.zeros(g), simd.splat(np.float32(1))
         for t in range(steps - 1, -1, -1):
             for row in range(samples):
@@ -105,14 +103,13 @@ def _backward(g, hs, panel, mask, dxw, dh0, scale, limit, parts):
                     simd.store(dh, at, gradient)
                     simd.store(da, at, gradient * slope)
                     simd.put(dxw, to, gradient * slope, count)
-            for line in range(lines):
-                back[:] = 0
-                product(back, padded, da, width, units, panel, line * 16 * units)
-                for row in range(samples):
-                    if mask[first + row, t]:
-                        simd.store(dh, row * width + line * 16, simd.load(back, row * 16))
+            multiply(
+                da.ctypes.data, rows, samples, columns, units, panel.ctypes.data,
+                back.ctypes.data, rows, width, ZERO, NONE, False, edge,
+            )  # fmt: skip
             for row in range(samples):
                 if mask[first + row, t]:
+                    take_row(back, row, dh, width)
                     through_gate(dh, row, width, scale, limit)
         for row in range(samples):
             for u in range(units):

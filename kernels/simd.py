@@ -124,6 +124,19 @@ def prefetch_to_write(typing, array, i):
     return types.void(array, types.intp), _prefetch(1)
 
 
+@register_jitable
+def prefetch_rows(x, start, rows, step, count, to_write=False):
+    """Ask for `rows` runs of `count` numbers, `step` apart, the first from x[start] on."""
+    lanes = BYTES // x.itemsize
+    lines = (count + lanes - 1) // lanes
+    for row in range(rows):
+        for line in range(lines):
+            if to_write:
+                prefetch_to_write(x, start + row * step + line * lanes)
+            else:
+                prefetch(x, start + row * step + line * lanes)
+
+
 def _prefetch(writes):
     def emit(context, builder, sig, args):
         at = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])

@@ -265,13 +265,8 @@ def _image_points(tile, down, across, x, x_shape, before, patch, scratch, xs, to
 def _fetch(x, shape, image, top, left, writes):
     """Ask for 4x4 pixels that are needed soon: they come while something else is computed."""
     _, h, w, c = shape
-    for row in range(top, top + 4):
-        at = ((image * h + row) * w + left) * c
-        for line in range(at, at + 4 * c, COLUMNS):
-            if writes:
-                simd.prefetch_to_write(x, line)
-            else:
-                simd.prefetch(x, line)
+    start = ((image * h + top) * w + left) * c
+    simd.prefetch_rows(x, start, 4, w * c, 4 * c, writes)
 
 
 @jit(error_model="numpy")

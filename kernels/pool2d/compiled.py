@@ -22,6 +22,7 @@ from kernels.pool2d import (
 )
 
 PAST = 2**21  # numbers of a result that no cache keeps until it is read: written past the caches
+AHEAD = 1024  # numbers further on in its rows is what a window asks the memory for
 ADD, STORE, STREAM = 0, 1, 2  # how gradients get to the pixels: to what is there; alone; past caches
 
 
@@ -118,6 +119,10 @@ def _max(x_shape, x, y_shape, y, winners, kh, kw, s0, s1, top, left):
             at = (task * ow + j) * channels
             for c in range(0, whole, lanes):
                 best, winner = _largest(x, image, a, b, kh, kw, h, w, channels, c, None)
+                ahead = ((image + a) * w + b) * channels + c + AHEAD
+                for row in range(kh if past else 0):
+                    for column in range(s1):
+                        simd.prefetch(x, ahead + (row * w + column) * channels)
                 if past:
                     simd.stream(y, at + c, best)
                 else:
@@ -291,6 +296,7 @@ def _mean(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
     n, oh, ow, channels = y_shape
     _, h, w, _ = x_shape
     lanes = 64 // x.itemsize
+    past = y.size > PAST
     for task in prange(n * oh):
         image, i = task // oh * h, task % oh
         a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
@@ -304,6 +310,8 @@ def _mean(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
                     for b in range(b0, b1):
                         at = ((image + a) * w + b) * channels + c
                         total = total + simd.get(x, at, count)
+                        if past:
+                            simd.prefetch(x, at + AHEAD)
                 simd.put(y, (task * ow + j) * channels + c, total * share, count)
 
 

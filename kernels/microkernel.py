@@ -1,20 +1,23 @@
-"""The inner loop of every compiled matrix product: 6 rows x 16 columns held in vector registers.
+"""The inner loop of every compiled matrix product: 6 rows x 2 vectors of sums in registers.
 
-    C[to[i] + j] = Σ_k A[row[i] + column[k]] · B[k, j]              i = 0 ... 5, j = 0 ... 15
+    C[to[i] + j] = Σ_k A[row[i] + column[k]] · B[k, j]        i = 0 ... 5, j = 0 ... 15 (or 31)
 
 A product whose operands come from the cache for every multiplication waits for the cache. Here
-the 96 sums stay in 12 registers of 8 numbers; a pass of the loop loads 2 registers of B and 6
-numbers of A for 12 multiply-adds. An AVX2 core begins two of those a cycle: a pass takes 6 cycles
-at best, 91 GFLOP/s at 2.84 GHz, of which 98 % were measured for k = 256 and more. A short sum pays
-for its begin and end too: some 20 cycles a tile, so that k = 27 gets 89 %.
+the sums stay in 12 registers, of 8 numbers each with AVX2, of 16 with AVX-512; a pass of the loop
+loads 2 registers of B and 6 numbers of A for 12 multiply-adds. A core begins two of those a cycle: a
+pass takes 6 cycles at best. Zen 3 (AVX2, 2.84 GHz) then makes 91 GFLOP/s, of which 98 % were measured
+for k = 256 and more; a Zen 5 of some 4 GHz 249 with AVX-512 and 128 with AVX2. A short sum pays for
+its begin and end too: some 20 cycles a tile, so that k = 27 gets 89 %.
+
+B lies in panels of 16 columns whatever the processor: a tile goes over one of them, or two. The last
+rows of C make tiles of 4, the last columns tiles of one vector, so that little is computed in vain.
 
 A is read through two tables of offsets, so that the patches of an image are the rows of A without
 being copied ("implicit GEMM"), whatever their stride, dilation and group; and their transpose is
 the same two tables, exchanged. C has a table as well: a result may have gaps.
 
-No compiler finds this form from loops over arrays reliably, so `_tile` emits it as LLVM
-instructions. The addresses it gets are trusted: `multiply` is the only caller, and keeps it inside
-of the arrays.
+No compiler finds this form from loops over arrays reliably, so `tile` emits it as LLVM instructions.
+The addresses it gets are trusted: its callers keep it inside of the arrays.
 """
 
 import threading
@@ -25,9 +28,8 @@ from kernels import memory
 from kernels.jit import intrinsic, jit
 from kernels.jit import lanes as host_lanes
 
-ROWS, COLUMNS = 6, 16  # of a tile of AVX2, and of a panel of B
-LOW = 4  # rows of the last tiles, so that hardly a row is computed in vain
-MOST = 32  # columns of a tile of AVX-512
+ROWS, LOW = 6, 4  # of a tile, and of the last ones
+COLUMNS, MOST = 16, 32  # of a panel of B, and of a tile at most
 CACHED = 2**16  # numbers of B that stay in the level 2 cache
 LONG = 1024  # terms are added up in registers at most, then to C: so that sums stay exact
 KEPT = 2**22  # numbers of a workspace that is kept
@@ -78,7 +80,7 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
     """
     b_step, b_panel = (b_row, COLUMNS) if b_row else (COLUMNS, COLUMNS * k)
     tables, tile_rows, some = edge
-    tile, zeros = address(some), address(some) + 4 * ROWS * MOST
+    edge_tile, zeros = address(some), address(some) + 4 * ROWS * MOST
     wide = 2 * lanes()
     step = wide // COLUMNS  # panels that a tile goes over
     next_line = 4 * (b_panel if step > 1 else lanes())
@@ -108,8 +110,8 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
                     at = c + 4 * COLUMNS * panel
                     if adds and not whole:
                         for i in range(height):
-                            copy(tile + 4 * MOST * i, at + 4 * to[first + i], width)
-                    _tile(
+                            copy(edge_tile + 4 * MOST * i, at + 4 * to[first + i], width)
+                    tile(
                         a,
                         these,
                         address(columns) + 8 * start,
@@ -118,7 +120,7 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
                         4 * b_step,
                         next_line,
                         zeros if adds or bias == 0 else bias + 4 * COLUMNS * panel,
-                        at if whole else tile,
+                        at if whole else edge_tile,
                         those if whole else address(tile_rows),
                         low,
                         half,
@@ -126,7 +128,7 @@ def multiply(a, rows, m, columns, k, b, c, to, n, bias, floor, add, edge, b_row=
                         lowest,
                     )
                     for i in range(0 if whole else height):
-                        copy(at + 4 * to[first + i], tile + 4 * MOST * i, width)
+                        copy(at + 4 * to[first + i], edge_tile + 4 * MOST * i, width)
                 first += height
 
 
@@ -142,7 +144,7 @@ def lanes(context):
 
 
 @intrinsic
-def _tile(
+def tile(
     context, a, rows, columns, k, b, b_step, next_line, bias, c, to, low, half, add, floor
 ):
     """One tile: of 4 rows if low, of one vector if half. Addresses, steps in bytes and k as int64, k

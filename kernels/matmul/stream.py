@@ -22,13 +22,14 @@ from kernels.jit import float32_only, jit, plain, prange, simd, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.matmul.blocked import in_memory
+from kernels.microkernel import NONE, address, lanes, tile
 
 FEW = 8  # rows of a batch
 LANES = 16  # numbers of a line: w's rows are whole ones
 LONG = 1024  # terms that are added up before they go to the result: so that sums stay exact
 LARGE = 2**21  # numbers; smaller matrices are read from the caches
 ROWS = 8  # of w that are added at a time
-LINES = 32  # of sums that stay in the cache
+WIDE = 1024  # columns whose sums stay in the cache
 
 
 @rung(matmul, device="cpu", why="a batch of 8: the large matrix comes once, asked for in time")
@@ -74,41 +75,36 @@ def _add(x, w, y, m, k, n, parts):
 @jit(error_model="numpy")
 def _add_part(part, parts, x, w, y, m, terms, n):
     """These of the lines of y = x w, for m = 4 or 8 rows."""
-    sums = np.zeros(LINES * m * LANES, np.float32)  # (lines, m, 16)
-    xs, ws, ys, own = simd.pointer(x), simd.pointer(w), simd.pointer(y), simd.pointer(sums)
-    begin, end = part * (n // LANES) // parts, (part + 1) * (n // LANES) // parts
-    ahead = ROWS * 4 // m  # so that in the passes over the rows all 8 of w's next rows are asked for
-    for first in range(begin, end, LINES):
-        last = min(first + LINES, end)
+    sums, zeros = np.empty(m * WIDE, np.float32), np.zeros(2 * LANES, np.float32)
+    ws, ys, own = simd.pointer(w), simd.pointer(y), simd.pointer(sums)
+    rows, columns, to = np.arange(4) * terms, np.arange(ROWS), np.arange(4) * WIDE
+    begin, end = part * (n // LANES) // parts * LANES, (part + 1) * (n // LANES) // parts * LANES
+    for first in range(begin, end, WIDE):
+        last = min(first + WIDE, end)
         for start in range(0, terms, LONG):
             sums[:] = 0
             for top in range(start, min(start + LONG, terms), ROWS):
-                bottom = min(top + ROWS, terms)
-                for line in range(first, last):
+                count = min(ROWS, terms - top)
+                for column in range(first, last, 2 * lanes()):
+                    half = last - column < 2 * lanes()
+                    for k in range(top + ROWS, min(top + 2 * ROWS, terms)):
+                        simd.prefetch(ws, k * n + column)
+                        if lanes() == LANES:
+                            simd.prefetch(ws, k * n + column + LANES)
                     for row in range(0, m, 4):
-                        soon = bottom + row // 4 * ahead
-                        for k in range(soon, min(soon + ahead, terms)):
-                            simd.prefetch(ws, k * n + line * LANES)
-                        at, x0 = ((line - first) * m + row) * LANES, row * terms
-                        x1, x2, x3 = x0 + terms, x0 + 2 * terms, x0 + 3 * terms
-                        y0, y1 = simd.load(own, at), simd.load(own, at + 16)
-                        y2, y3 = simd.load(own, at + 32), simd.load(own, at + 48)
-                        for k in range(top, bottom):
-                            weights = simd.load(ws, k * n + line * LANES)
-                            y0 = simd.fma(simd.repeat(xs, x0 + k), weights, y0)
-                            y1 = simd.fma(simd.repeat(xs, x1 + k), weights, y1)
-                            y2 = simd.fma(simd.repeat(xs, x2 + k), weights, y2)
-                            y3 = simd.fma(simd.repeat(xs, x3 + k), weights, y3)
-                        simd.store(own, at, y0)
-                        simd.store(own, at + 16, y1)
-                        simd.store(own, at + 32, y2)
-                        simd.store(own, at + 48, y3)
-            for line in range(first, last):
-                for row in range(m):
-                    to = row * n + line * LANES
-                    numbers = simd.load(own, ((line - first) * m + row) * LANES)
-                    simd.store(ys, to, numbers + simd.load(ys, to) if start else numbers)
-    return x.size + w.size + y.size + sums.size  # used last here: so they are not freed before
+                        tile(
+                            address(x) + 4 * (row * terms + top), address(rows), address(columns),
+                            count, address(w) + 4 * (top * n + column), 4 * n, 4 * lanes(),
+                            address(zeros), address(sums) + 4 * (row * WIDE + column - first),
+                            address(to), True, half, True, NONE,
+                        )  # fmt: skip
+            for row in range(m):
+                for column in range(first, last, LANES):
+                    at = row * n + column
+                    numbers = simd.load(own, row * WIDE + column - first)
+                    simd.store(ys, at, numbers + simd.load(ys, at) if start else numbers)
+    # used last here: so they are not freed before
+    return x.size + w.size + y.size + sums.size + zeros.size + rows.size + columns.size + to.size
 
 
 @jit(parallel=True)

@@ -129,9 +129,10 @@ def test_the_gradients_of_a_dense_layer_choose_what_is_made_for_them(rng=np.rand
 
 
 @needs_numba
-@pytest.mark.parametrize("count, chosen", [(1, "array"), (2, "blocked")])
-def test_blas_has_the_large_products_of_one_thread_alone(count, chosen, monkeypatch):
+@pytest.mark.parametrize("count, lanes, chosen", [(1, 8, "array"), (2, 8, "blocked"), (1, 16, "blocked")])
+def test_blas_has_the_large_products_of_one_thread_without_avx512(count, lanes, chosen, monkeypatch):
     monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "most_threads", lambda: count)
+    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "lanes", lambda: lanes)
     a = np.ones((128, 129), np.float32)
     assert kernels.explain(matmul, a, a.T).chosen == chosen
 

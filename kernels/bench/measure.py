@@ -8,6 +8,8 @@ import time
 import numpy as np
 
 from kernels.jit import jit, prange, problem, simd, threads
+from kernels.jit import lanes as host_lanes
+from kernels.microkernel import lanes
 
 PAUSE = 0.06  # seconds in which idle threads go to sleep: OpenBLAS's after some 30 ms
 WAKE = 0.015  # seconds, some ticks of the scheduler, until each woken thread has a core of its own
@@ -56,7 +58,8 @@ def ceilings(count, seconds=0.3):
     if problem() is None:
         steps, sums = 10**6, np.zeros((threads(), 16), np.float32)
         contestants["fma"] = lambda: _multiply_add(steps, sums)
-        work["fma"] = 2 * 6 * 16 * steps * len(sums) / 1e9
+        lines = 12 if host_lanes() == 16 else 6
+        work["fma"] = 2 * lines * 16 * steps * len(sums) / 1e9
         contestants["stream"] = lambda: _stream(*long)
         work["stream"] = 3 * long[0].nbytes / 1e9  # both are read, one is written
     else:
@@ -74,11 +77,15 @@ def _multiply_add(steps, sums):
     for thread in prange(len(sums)):
         row = sums[thread]
         x = simd.load(row, 0)
-        a, b, c, d, e, f = x, x, x, x, x, x  # six lines: as many as registers hold, none waits
+        a, b, c, d, e, f = x, x, x, x, x, x  # six lines: as many as AVX2's registers hold, none waits
+        g, h, i, j, k, l = x, x, x, x, x, x  # noqa: E741
         for _ in range(steps):
             a, b, c = simd.fma(a, x, x), simd.fma(b, x, x), simd.fma(c, x, x)
             d, e, f = simd.fma(d, x, x), simd.fma(e, x, x), simd.fma(f, x, x)
-        simd.store(row, 0, (a + b) + (c + d) + (e + f))
+            if lanes() == 16:
+                g, h, i = simd.fma(g, x, x), simd.fma(h, x, x), simd.fma(i, x, x)
+                j, k, l = simd.fma(j, x, x), simd.fma(k, x, x), simd.fma(l, x, x)  # noqa: E741
+        simd.store(row, 0, (a + b) + (c + d) + (e + f) + (g + h) + (i + j) + (k + l))
 
 
 @jit(parallel=True)

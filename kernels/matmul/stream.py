@@ -3,16 +3,17 @@
 Each weight is used 8 times at most, so what counts is that it comes once, early enough, and in the
 order in which it lies. The kernels below read (or write) the large matrix w (K, N) so:
 
-    output           x w     8 rows of w at a time, line by line (16 numbers), added to 4 or 8 rows
-                             of sums, which stay in the cache: 32 lines of them
+    output           x w     8 rows of w at a time, a page of each, added to 4 or 8 rows of sums,
+                             which stay in the cache, by register tiles (`kernels.microkernel`)
     input gradient   g wᵀ    dot products of 3 rows of w with 2 of g: six sums in registers
     weight gradient  xᵀ g    4 rows of the result, line by line, written past the caches: so the
                              lines that are overwritten are not read first
 
 The processor foresees reads within a page of 4 KB, and a row of w often is a page: so lines that are
 wanted soon are asked for by hand (`simd.prefetch`). Measured for 8 rows and w of 86528 x 1024, 354
-MB, one thread: 32, 26 and 20 ms, where lower rungs take 40, 44 and 29 and reading w alone 12; two
-threads: 18, 12 and 13 ms, after 24, 23 and 16.
+MB, one thread of a Zen 5: 15, 21 and 12 ms, where BLAS takes 33, 44 and 59 and reading w alone 9. On
+two Zen 3 cores the second and third took 26 and 20 ms with one thread, 12 and 13 with two; reading w
+took 12.
 """
 
 import numpy as np

@@ -32,7 +32,8 @@ def product(a, rows, columns, b, c, at, to, n, bias, floor, add, b_row):
 
 assert width() == int(sys.argv[1])
 rng, none = np.random.default_rng(0), np.empty(0, np.float32)
-for m, k, n in [(m, 1 + m, n) for m in range(1, 15) for n in (1, 8, 9, 16, 17, 24, 25, 31, 32, 33, 48, 70)] + [
+WIDTHS = 1, 8, 9, 16, 17, 24, 25, 31, 32, 33, 48, 70
+for m, k, n in [(m, 1 + m, n) for m in range(1, 15) for n in WIDTHS] + [
         (3, 1500, 40), (13, 2100, 33), (7, 5000, 16)]:
     a = rng.standard_normal((m, k + 3)).astype(np.float32)  # rows with a gap
     b = rng.standard_normal((k, n)).astype(np.float32)

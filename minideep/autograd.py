@@ -210,6 +210,11 @@ class Node:
         for value in attrs.values():  # an index may be an array
             self.guard(value)
 
+    def __setstate__(self, state):
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self.turn = next(_turns)  # of this process; what a node was made of is rebuilt before it
+
     def guard(self, x):
         """Refuse to go back if `x`, an array, a tensor or a tuple of them, has changed by then."""
         if type(x) is tuple:

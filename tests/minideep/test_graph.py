@@ -1,7 +1,10 @@
 """The graph as a data structure: its size, its life, and what passes through it."""
 
+import copy
 import gc
 import inspect
+import pickle
+import subprocess
 import sys
 import tracemalloc
 import weakref
@@ -168,6 +171,33 @@ def test_retain_graph():
     y.backward(retain_graph=True)
     y.backward()
     assert x.grad.item() == 12.0
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda y: pickle.loads(pickle.dumps(y))],
+                         ids=["copy", "deepcopy", "pickle"])
+def test_a_graph_and_its_copy_in_one_way_back(again):
+    x = leaf(1.0, 2.0)
+    y = x * 2.0
+    twin = again(y)
+    (y + twin).sum().backward()
+    own = 4.0 if again is copy.copy else 2.0  # which has the same leaf
+    np.testing.assert_array_equal(x.grad.numpy(), [own] * 2)
+
+
+def test_a_graph_loaded_in_a_fresh_process(tmp_path):
+    """There all that is made of it is younger, though few nodes were made."""
+    x = leaf(1.0, 2.0)
+    for _ in range(10):  # the last is late
+        y = x * 2.0
+    (tmp_path / "graph").write_bytes(pickle.dumps([x, y]))
+    program = """if True:
+        import minideep, pickle, sys
+        x, y = pickle.load(open(sys.argv[1], "rb"))
+        loss = ((y * 2.0) * (y * 3.0) * 1.0).sum() + y.sum()
+        print([g.numpy().tolist() for g in minideep.grad(loss, [x, y])])"""  # 6 y^2 + y of y = 2 x
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "graph"], capture_output=True,
+                          text=True)
+    assert done.stdout.strip() == "[[50.0, 98.0], [25.0, 49.0]]", done.stderr
 
 
 # ----------------------------------------------------------------------------- how ops are declared

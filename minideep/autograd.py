@@ -55,9 +55,7 @@ class Op:
         self.__module__ = forward.__module__
         self.elementwise = elementwise  # broadcasts its inputs; gradients are summed back
         parameters = list(inspect.signature(forward).parameters.values())
-        positional = {p.name: p.default for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD}
-        self.inputs = list(positional)
-        self.optional = {name: x for name, x in positional.items() if x is not inspect.Parameter.empty}
+        self.inputs = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
         self.variadic = next((p.name for p in parameters if p.kind == p.VAR_POSITIONAL), None)
         self.most = math.inf if self.variadic else len(self.inputs)
         keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY]
@@ -127,18 +125,21 @@ class Op:
         return Tensor(y)
 
     def _bind(self, inputs, attrs):
-        """The inputs, some of which were given by name or left out; options that were given by
-        position are put into `attrs`."""
+        """The inputs, some of which were given by name; options that were given by position are put
+        into `attrs`."""
         if self.variadic:
             return inputs
         if len(inputs) > self.most + len(self.keywords):
             raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; got {len(inputs)}")
-        attrs.update(zip(self.keywords, inputs[self.most:]))
-        missing = [name for name in self.inputs[len(inputs):] if name not in {**self.optional, **attrs}]
+        for name, value in zip(self.keywords, inputs[self.most:]):
+            if name in attrs:
+                raise TypeError(f"{self.name} takes {name} once; it was given by position and by name")
+            attrs[name] = value
+        rest = self.inputs[len(inputs):]
+        missing = [name for name in rest if name not in attrs]
         if missing:
             raise TypeError(f"{self.name} takes {self.inputs + self.keywords}; {missing} not given")
-        named = [attrs.pop(name, self.optional.get(name)) for name in self.inputs[len(inputs):]]
-        return (*inputs[:self.most], *named)
+        return (*inputs[:self.most], *[attrs.pop(name) for name in rest])
 
     def pull(self, node, g):
         """[(edge, gradient)] for the inputs of `node`, given the gradient of its output: arrays for
@@ -175,7 +176,8 @@ class Op:
 
 
 def op(forward=None, *, elementwise=False):
-    """Decorator: make an op of a function on arrays. Inputs are positional, options keyword-only."""
+    """Decorator: make an op of a function on arrays. Inputs are positional and have no defaults,
+    options are keyword-only."""
     return Op(forward, elementwise) if forward else lambda f: Op(f, elementwise)
 
 

@@ -142,8 +142,8 @@ class Op:
         return (*inputs[:self.most], *[attrs.pop(name) for name in rest])
 
     def pull(self, node, g):
-        """[(edge, gradient)] for the inputs of `node`, given the gradient of its output: arrays for
-        an array, tensors for a tensor."""
+        """[(edge, gradient)] for the inputs of `node` that need one, given the gradient of its output:
+        arrays for an array, tensors for a tensor, None where a vjp gives none."""
         bare = type(g) is not Tensor
         if bare and isinstance(g, generic):  # of arrays without axes NumPy's operators make numbers
             g = asarray(g)
@@ -164,13 +164,12 @@ class Op:
                 asked = map(values.__getitem__, names)
                 gx = (None if function is None else function(*asked) if not takes_all else
                       function(**{**node.attrs, **dict(zip(names, asked))}))
-            if gx is None:
-                continue
-            if (type(gx) is Tensor) is bare:
-                gx = gx.data if bare else _plain(gx)
-            shape, dtype = like
-            if gx.shape != shape or gx.dtype != dtype:
-                gx = fit(gx, like, self, i)
+            if gx is not None:
+                if (type(gx) is Tensor) is bare:
+                    gx = gx.data if bare else _plain(gx)
+                shape, dtype = like
+                if gx.shape != shape or gx.dtype != dtype:
+                    gx = fit(gx, like, self, i)
             pairs.append((edge, gx))
         return pairs
 
@@ -327,6 +326,8 @@ def run_backward(roots, create_graph=False, retain_graph=False, watch=(), stop=F
 def collect(pairs, gradients, waiting):
     """Add [(edge, gradient)] to the gradients; with its first one a node joins the heap."""
     for edge, g in pairs:
+        if g is None:
+            continue
         if edge in gradients:
             g = gradients[edge] + g
         elif type(edge) is Node:

@@ -58,13 +58,13 @@ class Found:
     centre: np.ndarray          # (2,) x, y around which was searched
     side: float                 # of the square that was searched, at scale 1
     crops: np.ndarray           # (N, CROP, CROP, 3) of 0 to 255, one for each scale
-    scales: tuple               # of the crops, relative to the last box
+    scales: tuple               # of the crops, relative to `side`
     responses: np.ndarray       # (N, CELLS, CELLS) of the filter
     colours: np.ndarray | None  # (CELLS, CELLS), the mean likelihood of the target's colours
     merged: np.ndarray          # (N, CELLS, CELLS): both together, what the peak is taken of
     heights: np.ndarray         # (N,) of the merged responses' peaks, between the cells
     best: int                   # the crop that was chosen
-    growth: float               # the target's size, relative to the last box's
+    growth: float               # the factor for the size that was searched
     shift: np.ndarray           # (2,) dx, dy of the peak, in pixels of the frame
     peak: float                 # the filter's response there; about 1 on the first frame
     second: float               # the highest of the filter's other maxima

@@ -113,8 +113,8 @@ class CorrelationTracker:
 
     together 130 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
     the memory, that is a floor of 1.4 to 1.6 ms, of which the CNN alone is .9 to 1.1; 6.5 to 7 were
-    measured for a whole frame. In turns with OpenCV's CSRT it made 2.4 times as many frames on one
-    core, about twice as many (1.9 to 2.4) on two."""
+    measured for a whole frame. With `evaluate --jobs 2`, each on one core, it makes 2.5 times as many
+    frames as OpenCV's CSRT; in one process on two cores about twice as many (1.8 to 2.1)."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
                  gate=True, redetect=True, motion=None, lead=False, motion_gate=False):

@@ -3,7 +3,7 @@
 import itertools
 
 from minideep import ops, random
-from minideep.autograd import Node, Op, Vjp, run_backward
+from minideep.autograd import Node, Op, Vjp, _bare, run_backward
 from minideep.mode import grad_enabled, no_grad, set_mode
 from minideep.tensor import Tensor
 
@@ -39,7 +39,7 @@ class _Recompute(Op):
 
     def pull(self, node, g):
         if not isinstance(g, Tensor):
-            return [(edge, gx.data) for edge, gx in self.pull(node, Tensor(g))]
+            return [(edge, _bare(gx)) for edge, gx in self.pull(node, Tensor(g))]
         before = random.get_state()
         random.set_state(self.random_state)
         try:
@@ -47,8 +47,8 @@ class _Recompute(Op):
                 gradients, captured = vjp_by_recomputing(self.function, node.values()["inputs"], g)
         finally:
             random.set_state(before)
-        pairs = zip(node.edges, gradients)
-        return [(edge, gx) for edge, gx in pairs if gx is not None] + list(captured.items())
+        pairs = [(edge, gx) for edge, gx in zip(node.edges, gradients) if edge is not None]
+        return pairs + list(captured.items())
 
 
 def vjp_by_recomputing(function, inputs, g):

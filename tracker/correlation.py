@@ -58,13 +58,13 @@ class Found:
     centre: np.ndarray          # (2,) x, y around which was searched
     side: float                 # of the square that was searched, at scale 1
     crops: np.ndarray           # (N, CROP, CROP, 3) of 0 to 255, one for each scale
-    scales: tuple               # of the crops, relative to the last box
+    scales: tuple               # of the crops, relative to `side`
     responses: np.ndarray       # (N, CELLS, CELLS) of the filter
     colours: np.ndarray | None  # (CELLS, CELLS), the mean likelihood of the target's colours
     merged: np.ndarray          # (N, CELLS, CELLS): both together, what the peak is taken of
     heights: np.ndarray         # (N,) of the merged responses' peaks, between the cells
     best: int                   # the crop that was chosen
-    growth: float               # the target's size, relative to the last box's
+    growth: float               # the factor for the size that was searched
     shift: np.ndarray           # (2,) dx, dy of the peak, in pixels of the frame
     peak: float                 # the filter's response there; about 1 on the first frame
     second: float               # the highest of the filter's other maxima
@@ -113,8 +113,8 @@ class CorrelationTracker:
 
     together 130 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
     the memory, that is a floor of 1.4 to 1.6 ms, of which the CNN alone is .9 to 1.1; 6.5 to 7 were
-    measured for a whole frame. In turns with OpenCV's CSRT it made 2.4 times as many frames on one
-    core, about twice as many (1.9 to 2.4) on two."""
+    measured for a whole frame. With `evaluate --jobs 2`, each on one core, it makes 2.5 times as many
+    frames as OpenCV's CSRT; in one process on two cores about twice as many (1.8 to 2.1)."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
                  gate=True, redetect=True, motion=None, lead=False, motion_gate=False):

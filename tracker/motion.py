@@ -266,11 +266,13 @@ def reaches(network, roll):
 
 def train_command(data, output, steps=800, seed=0, resume=False, json=None):
     """`python -m tracker train motion`: roll the tracker out, which takes minutes, then train, which
-    takes less; writes motion.safetensors and its card motion.json into the folder `output`.
+    takes less; writes motion.safetensors and its card motion.json into the folder `output`. What
+    else a card says that is there already (results, weaknesses) stays, to be measured anew.
 
     Each roll-out is kept in output/rollouts; with resume those that are there are not made again,
     and the weights are the same to the bit as without an interruption."""
     from tracker.correlation import CorrelationTracker
+    from tracker.correlation_training import sources
     from tracker.features import FeatureNetwork
     work, folder, begun = passes(data), Path(output) / "rollouts", time.monotonic()
     if folder.exists() and not resume:
@@ -298,15 +300,18 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
     frames = sum(len(roll["x"]) for roll in rolls)
     path = Path(output) / "motion.safetensors"
     save_arrays(path, network.named_weights(), step=steps, seed=seed)
-    card = {
+    card = Path(output) / "motion.json"
+    kept = json_format.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
+    measured = {
         "about": "Weights of tracker.motion.MotionNetwork, trained from random numbers by minideep "
                  "alone on what the correlation tracker did.",
         "weights": network.count_params(), "steps": steps, "seed": seed,
         "command": f"python -m tracker train motion DATA --steps {steps} --seed {seed}",
-        "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES},
+        "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES,
+                 "sequences": sources(data)["sequences"]},
         "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}
                   for i in range(49, steps, max(steps // 10, 1))]}
-    atomic_write(Path(output) / "motion.json", (json_format.dumps(card, indent=1) + "\n").encode())
+    atomic_write(card, (json_format.dumps({**kept, **measured}, indent=1) + "\n").encode())
     result = {"weights": str(path), "frames": frames, "seconds": time.monotonic() - begun}
     print(f"written: {path} after {steps} steps on {frames} frames")
     if json:

@@ -1,13 +1,13 @@
-"""How large the target has become, from one look at another size.
+"""How much larger the target is than its box, from one look at another size.
 
     scaling = Scaling()
-    growth = scaling.of(heights, scales)    # the target's, since the last frame; about 1
+    growth = scaling.of(heights, scales)    # the factor for the box; about 1
     scaling.follow(heights, scales)         # after each frame
 
 The response is highest for a crop of the target's own size. To let the tracker jump to the higher of
 two is too coarse: sizes change by less than a step in most frames, and where noise decides, they go
 back and forth. But near its top the height falls as a parabola does: for a crop e^g times as large as
-at scale 1, with a target that has grown by e^d,
+at scale 1 (the box's), with a target e^d times as large as its box,
 
     height(g) = top (1 - c (g - d)^2),  so  change = (height(g) - height(0)) / height(0) = c (2 g d - g^2)
 
@@ -30,7 +30,8 @@ class Scaling:
         self.curvature = CURVATURE
 
     def of(self, heights, scales):
-        """The target's growth. heights, scales: of two crops, the first at scale 1; of one: 1."""
+        """The factor for the box: PART of the way to the target's size, but no further than the
+        other crop's. heights, scales: of two crops, the first at scale 1; of one: 1."""
         if len(scales) == 1:
             return 1.
         step = math.log(scales[1])
@@ -38,8 +39,8 @@ class Scaling:
         return math.exp(min(max(PART * measured, -abs(step)), abs(step)))
 
     def follow(self, heights, scales):
-        """Let the curvature follow what was seen."""
-        if len(scales) == 2:
+        """Let the curvature follow what was seen, unless it is no parabola's near its top."""
+        if len(scales) == 2 and heights[0] / 2 < heights[1] < 2 * heights[0]:
             self.curvature -= RATE * (self.curvature + change(heights) / math.log(scales[1]) ** 2)
 
 

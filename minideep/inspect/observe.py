@@ -11,7 +11,7 @@ import time
 import weakref
 
 from kernels import backend
-from minideep.autograd import Node, Op
+from minideep.autograd import Node, Op, _bare
 from minideep.checks import user_line
 from minideep.layers.base import Layer
 from minideep.mode import mode
@@ -169,7 +169,7 @@ def _pull_like(original):
         if _quiet():
             return original(self, node, g)
         if type(g) is not Tensor:  # on tensors, so that what the vjp does can be seen
-            return [(edge, gx.data) for edge, gx in pull(self, node, Tensor(g))]
+            return [(edge, _bare(gx)) for edge, gx in pull(self, node, Tensor(g))]
         pulls, layers = _pulls(), _layers()
         pulls.append(0.0)
         _inside.layers = list(path_and_line(node)[0])  # of what a checkpoint computes again

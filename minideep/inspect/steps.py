@@ -3,7 +3,7 @@
 import math
 from heapq import heappop
 
-from minideep.autograd import _call_hooks, collect, seed_gradient
+from minideep.autograd import _bare, _call_hooks, collect, seed_gradient
 from minideep.checks import check_finite
 from minideep.inspect.observe import display_name, note
 from minideep.mode import mode, set_mode
@@ -25,11 +25,8 @@ class Step:
         self.layer, self.line = note(node)
         names = input_names(node)
         self.shapes = {name: shape for name, (shape, _) in zip(names, node.likes)}
-        # A vjp gives its gradients in the order of the inputs; an edge may stand there twice.
-        self.outgoing, rest = {}, list(pairs)
-        for name, edge in zip(names, node.edges):
-            if edge is not None and rest and rest[0][0] is edge:
-                self.outgoing[name] = rest.pop(0)[1]
+        needing = [name for name, edge in zip(names, node.edges) if edge is not None]
+        self.outgoing = {name: g for name, (_, g) in zip(needing, pairs) if g is not None}
 
     @property
     def norms(self):
@@ -90,7 +87,7 @@ def _steps(y, start):
             pairs = node.op.pull(node, g)
         if mode.anomaly:
             for _, gx in pairs:
-                check_finite(gx.data, f"the gradient through {node.op.name}", node.where)
+                check_finite(_bare(gx), f"the gradient through {node.op.name}", node.where)
         yield Step(node, g, pairs)
     for leaf, g in gradients.items():
         if isinstance(leaf, Tensor):

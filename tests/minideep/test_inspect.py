@@ -1,5 +1,6 @@
 """The inspector tells the truth about what the engine did, and leaves no trace of itself."""
 
+import contextlib
 import json
 import time
 import xml.etree.ElementTree as xml
@@ -9,7 +10,7 @@ import pytest
 
 import minideep
 from minideep import inspect, layers, models, ops
-from minideep.autograd import Node, Op
+from minideep.autograd import Node, Op, op
 from minideep.gradcheck import GradientError
 from minideep.layers.base import Layer
 
@@ -95,6 +96,31 @@ def test_an_input_that_stands_twice_has_both_gradients():
     np.testing.assert_array_equal(product.outgoing["a"].numpy(), a.numpy())
     np.testing.assert_array_equal(product.outgoing["b"].numpy(), a.numpy())
     np.testing.assert_array_equal(a.grad.numpy(), 2 * a.numpy())
+
+
+def test_of_an_input_that_stands_twice_the_one_with_the_gradient_is_named(monkeypatch):
+    monkeypatch.setattr(Op, "registry", dict(Op.registry))
+
+    @op
+    def second(a, b):
+        return a * b
+
+    second.vjp(b=lambda g, a: g * a)
+    y = minideep.tensor([1.0, 2.0], requires_grad=True) * 2.0
+    for z, name in (second(y, y), "b"), (minideep.checkpoint(lambda a, b: b * 3.0, y, y), "inputs[1]"):
+        for observed in contextlib.nullcontext(), inspect.trace(), minideep.detect_anomaly():
+            with observed:
+                _, step, _ = inspect.steps(z.sum())
+                assert list(step.outgoing) == [name]
+                z.sum().backward(retain_graph=True)  # on arrays
+
+
+def test_steps_name_the_op_whose_gradient_is_not_finite():
+    with minideep.detect_anomaly(), np.errstate(divide="ignore"):
+        walk = inspect.steps(ops.sqrt(minideep.tensor([0.0], requires_grad=True)).sum())
+        assert next(walk).op == "sum"
+        with pytest.raises(FloatingPointError, match=f"infinity in the gradient through sqrt.*{HERE}"):
+            next(walk)
 
 
 def test_steps_through_a_freed_graph_say_so():

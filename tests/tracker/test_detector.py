@@ -10,7 +10,7 @@ import pytest
 from tracker import confidence, detector
 from tracker.boxes import iou
 from tracker.confidence import BIAS, WEIGHTS, Confidence
-from tracker.correlation import CorrelationTracker
+from tracker.correlation import ANEW, CorrelationTracker
 from tracker.detector import LOOKS, alike_places
 
 cv2 = pytest.importorskip("cv2")
@@ -22,7 +22,7 @@ PIECE = cv2.resize(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8), (48, 40))
 
 def with_target(x, y, piece=PIECE):
     frame = BACKGROUND.copy()
-    frame[y:y + 40, x:x + 48] = piece
+    frame[y:y + len(piece), x:x + piece.shape[1]] = piece
     return frame
 
 
@@ -100,6 +100,15 @@ def test_a_target_is_found_on_the_other_side_of_the_frame():
         if not state.lost:
             break
     assert not state.lost and iou(state.box, (290, 200, 48, 40)) > .5
+
+
+@pytest.mark.parametrize("growth", [ANEW, 1 / ANEW])
+def test_a_target_that_is_found_again_has_the_size_at_which_it_was_found(growth):
+    tracker, _ = lost_tracker()
+    w, h = round(48 * growth), round(40 * growth)
+    frame, size = with_target(60, 70, cv2.resize(PIECE, (w, h))), tracker.size
+    tracker.move(frame, tracker.search(frame, (60 + w / 2, 70 + h / 2), size, (1., growth)))
+    assert tracker.size == pytest.approx(size * growth)
 
 
 def test_every_frame_is_bounded():

@@ -1,5 +1,6 @@
 """The motion network: its loss by the formula, what it learns, its file, and its use in the tracker."""
 
+import json
 import math
 
 import numpy as np
@@ -90,6 +91,13 @@ def test_the_file(tmp_path):
         MotionNetwork.load(tmp_path / "none.safetensors")
 
 
+def test_the_card_of_the_weights_that_come_with_it():
+    card = json.loads(motion.WEIGHTS.with_suffix(".json").read_text())
+    assert {"command", "data", "tracker", "results", "weaknesses"} <= set(card)
+    assert sum(s["sequences"] for s in card["data"]["sequences"].values()) == 33
+    assert all(s["licence"] for s in card["data"]["sequences"].values())
+
+
 BACKGROUND = np.random.default_rng(1).integers(0, 255, (30, 40, 3), dtype=np.uint8)
 BACKGROUND = cv2.resize(BACKGROUND, (400, 300), interpolation=cv2.INTER_CUBIC)
 PIECE = cv2.resize(np.random.default_rng(2).integers(0, 255, (6, 8, 3), dtype=np.uint8), (48, 40))
@@ -113,6 +121,18 @@ def test_roll_out_says_where_the_target_went():
     np.testing.assert_allclose(roll["x"][1:, :2], [[4 / size, 0]] * 6, atol=.05)
     assert np.isnan(roll["shift"][-1]).all()
     assert roll["there"].tolist() == [1, 1, 1, 1, 1, 0, 1]
+
+
+def test_the_command_measures_its_card_anew_and_keeps_the_rest(tmp_path, monkeypatch):
+    boxes = np.array([[40 + 4 * t, 100, 48, 40] for t in range(60)], float)
+    monkeypatch.setattr(motion, "passes", lambda data: {"a": lambda: (frames_of(60), boxes, np.ones(60))})
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "SOURCE.txt").write_text("dataset: A\nrepository licence: MIT\n")
+    (tmp_path / "motion.json").write_text('{"weaknesses": ["many"], "steps": 7}')
+    motion.train_command(tmp_path, tmp_path, steps=50)
+    card = json.loads((tmp_path / "motion.json").read_text())
+    assert card["weaknesses"] == ["many"] and card["steps"] == 50 and card["data"]["frames"] == 59
+    assert card["data"]["sequences"] == {"A": {"sequences": 1, "licence": "MIT"}}
 
 
 class Foretold(MotionNetwork):

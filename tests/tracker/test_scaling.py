@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tracker.scaling import PART, Scaling
+from tracker.scaling import CURVATURE, LEAST, PART, Scaling
 
 
 def heights(scales, growth, curvature, top=.8):
@@ -23,7 +23,7 @@ def test_the_growth_of_a_target_whose_response_is_a_parabola(growth, curvature):
     assert scaling.curvature == pytest.approx(curvature, rel=1e-3)
     for scales in looks(2):
         told = np.log(scaling.of(heights(scales, growth, curvature), scales)) / PART
-        # Of the formula "relative to the top", what is measured is relative to the height at scale 1.
+        # The change is divided by the height at scale 1, which is a little less than the top.
         assert told == pytest.approx(np.log(growth), abs=.1 * abs(np.log(growth)) + 1e-6)
 
 
@@ -60,16 +60,37 @@ def test_one_look_says_nothing():
 
 @pytest.mark.parametrize("seen", [[1e-9, 2.], [0., 0.], [.5, 5.], [-.1, .4], [5., 0.], [.4, -.1]])
 def test_no_look_moves_further_than_it_looked(seen):
-    """Also where the response is highest at the other size, every time, or is no response at all."""
+    """Also where the response is highest at the other size, every time, or is no response at all.
+    Nothing is learned from it."""
     scaling = Scaling()
     for scales in looks(50):
         assert abs(np.log(scaling.of(seen, scales))) <= np.log(1.08) + 1e-9
         scaling.follow(seen, scales)
+    assert scaling.curvature == CURVATURE
 
 
-def test_a_larger_target_is_followed_though_every_look_says_so():
-    scaling = Scaling()
-    for scales in looks(50):
-        seen = [.4, .5] if scales[1] > 1 else [.4, .41]     # as if c were below 0
-        assert np.log(scaling.of(seen, scales)) * np.log(scales[1]) > 0
+@pytest.mark.parametrize("larger", [1.6, 1 / 1.6])
+def test_a_target_of_quite_another_size_is_followed(larger):
+    """So far from its top the response curves upwards, as if c were below LEAST."""
+    scaling, size, lowest = Scaling(), 1., CURVATURE
+    for scales in looks(200):
+        away = np.log(scales) - np.log(larger / size)
+        seen = .8 / (1 + 20 * away ** 2)
+        size *= scaling.of(seen, scales)
         scaling.follow(seen, scales)
+        lowest = min(lowest, scaling.curvature)
+    assert lowest < LEAST
+    assert size == pytest.approx(larger, rel=.01)
+
+
+def test_without_a_top_a_small_difference_is_a_small_step():
+    scaling = Scaling()
+    for scales in looks(100):
+        scaling.follow([.4, .44], scales)       # larger at the other size, whichever it is
+    assert scaling.curvature < 0
+    assert 1 < scaling.of([.4, .401], (1., 1.08)) < 1.02
+
+
+def test_a_difference_between_next_to_nothing_is_next_to_nothing():
+    level = Scaling().of([.4, .4], (1., 1.08))
+    assert Scaling().of([1e-6, 5e-6], (1., 1.08)) == pytest.approx(level, rel=.01)

@@ -11,6 +11,7 @@ import numpy as np
 from kernels import memory
 from kernels.jit import jit, simd, threads
 from kernels.matmul.blocked import in_memory
+from kernels.microkernel import pack
 
 LANES = 16  # of float32
 ROWS = 6  # of h: a tile's
@@ -32,15 +33,7 @@ def _pack(w, row, column, k, units, blocks, packed):
     for u in range(0, units, LANES):
         count = min(LANES, units - u)
         for block in range(blocks):
-            first = (block * units + u) * column
-            if column == 1:
-                for i in range(k):
-                    simd.store(packed, at + i * LANES, simd.get(w, first + i * row, count))
-            else:
-                for j in range(LANES):
-                    for i in range(k):
-                        number = w[first + i * row + j * column] if j < count else np.float32(0)
-                        packed[at + i * LANES + j] = number
+            pack(w, (block * units + u) * column, row, column, 0, k, count, packed, at)
             at += LANES * k
 
 

@@ -25,7 +25,7 @@ import threading
 import numpy as np
 
 from kernels import memory
-from kernels.jit import intrinsic, jit
+from kernels.jit import intrinsic, jit, simd
 from kernels.jit import lanes as host_lanes
 
 ROWS, LOW = 6, 4  # of a tile, and of the last ones
@@ -67,6 +67,23 @@ def spare():
     tile_rows = np.arange(ROWS) * MOST
     tables = np.empty(2 * ROWS, np.int64)
     return tables, tile_rows, np.zeros((ROWS + 1) * MOST, np.float32)
+
+
+@jit(error_model="numpy")
+def pack(b, first, b_row, b_column, begin, end, count, packed, at):
+    """Rows begin ... end - 1 of a panel for `multiply`: 16 columns of b from b[first] on, of which
+    `count` are there, then zeros. b and packed are flat; the panel begins at packed[at]."""
+    if b_column == 1:
+        for row in range(begin, end):
+            simd.store(packed, at + row * COLUMNS, simd.get(b, first + row * b_row, count))
+        return
+    squares = end - (end - begin) % COLUMNS if b_row == 1 and count == COLUMNS else begin
+    for row in range(begin, squares, COLUMNS):
+        simd.transpose(b, first + row, b_column, packed, at + row * COLUMNS, COLUMNS)
+    for j in range(COLUMNS):
+        for row in range(squares, end):
+            number = b[first + row * b_row + j * b_column] if j < count else np.float32(0)
+            packed[at + row * COLUMNS + j] = number
 
 
 @jit(error_model="numpy")

@@ -25,10 +25,10 @@ from kernels import memory
 from kernels.jit import float32_only, jit, lanes, most_threads, plain, prange, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
-from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, spare, workspace
+from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, pack, spare, workspace
 
 SMALL = 2**20  # multiplications
-FEW = 64  # rows: up to so many, a copy of b does not pay; terms: up to so many, BLAS is slower
+FEW = 64  # rows: up to so many, BLAS is faster than AVX2; terms: up to so many, slower
 DEPTH = 512  # terms
 WIDTH = 4096  # columns of b that are in panels at a time: so these take 8 MB at most
 BLOCK = 24  # rows of a, whole tiles
@@ -50,8 +50,9 @@ def _(a, b):
     (m, k), n = a.shape, b.shape[1]
     if m * k * n < SMALL:
         return f"fewer than {SMALL:,} multiplications: BLAS starts faster"
-    if m <= FEW:
-        return f"not more than {FEW} rows: a copy of the other matrix does not pay"
+    few = FEW if lanes() == 8 else 8
+    if m <= few:
+        return f"not more than {few} rows: a copy of the other matrix does not pay"
     if n == 1:
         return "one column: BLAS has a kernel for vectors"
     answer = float32_only(a, b)
@@ -89,23 +90,11 @@ def _pack(part, parts, b, first, b_row, b_column, depth, width, packed):
     """This part of b's rows, `depth` of them from b[first] on, in panels (width/16, depth, 16), the
     last one filled up with zeros."""
     groups = (depth + LINES - 1) // LINES
-    source, to = b.ctypes.data + 4 * first, packed.ctypes.data
     for group in range(part * groups // parts, (part + 1) * groups // parts):
         begin, end = group * LINES, min(group * LINES + LINES, depth)
         for column in range(0, width, COLUMNS):
-            count, at = min(COLUMNS, width - column), column * depth
-            if b_column == 1 and count == COLUMNS:
-                for row in range(begin, end):
-                    copy(
-                        to + 4 * (at + row * COLUMNS), source + 4 * (row * b_row + column), COLUMNS
-                    )
-                continue
-            for j in range(COLUMNS):
-                from_here = first + (column + j) * b_column
-                for row in range(begin, end):
-                    number = b[from_here + row * b_row] if j < count else np.float32(0)
-                    packed[at + row * COLUMNS + j] = number
-    return b.size + packed.size  # used last here: so they are not freed before
+            count = min(COLUMNS, width - column)
+            pack(b, first + column * b_column, b_row, b_column, begin, end, count, packed, column * depth)
 
 
 @jit(error_model="numpy")

@@ -22,7 +22,7 @@ ms, and takes 18 like this.
 import numpy as np
 
 from kernels import memory
-from kernels.jit import float32_only, jit, lanes, most_threads, plain, prange, threads
+from kernels.jit import float32_only, jit, lanes, most_threads, plain, prange, simd, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, pack, spare, workspace
@@ -121,13 +121,9 @@ def _rows(part, parts, a, first, a_row, a_column, packed, depth, y, left, width)
         if turned:
             for row in range(0, count, ROWS):
                 height = min(ROWS, count - row)
-                strip = strips.ctypes.data + 4 * row * depth
                 for k in range(depth):
-                    line = source + 4 * (row + k * a_column)
-                    if height == ROWS:
-                        copy(strip + 4 * k * ROWS, line, ROWS)
-                    else:
-                        copy(strip + 4 * k * ROWS, line, height)
+                    line = simd.load_some(a, first + (top + row) + k * a_column, height)
+                    simd.store_some(strips, row * depth + k * ROWS, line, height)
             source = strips.ctypes.data
         multiply(
             source, rows, count, columns, depth, packed.ctypes.data,

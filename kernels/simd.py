@@ -394,10 +394,7 @@ def total(typing, a):
     """The sum of a line's numbers."""
 
     def emit(context, builder, sig, args):
-        lanes = [builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(a.lanes)]
-        while len(lanes) > 1:
-            lanes = [builder.fadd(x, y) for x, y in zip(lanes[::2], lanes[1::2])]
-        return lanes[0]
+        return _reduce(builder, args[0], builder.fadd)
 
     return a.dtype(a), emit
 
@@ -406,14 +403,23 @@ def total(typing, a):
 def largest(typing, a):
     """The largest of a line's numbers; of NaNs it may see nothing."""
 
+    def larger(builder, x, y):
+        return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
     def emit(context, builder, sig, args):
-        lanes = [builder.extract_element(args[0], ir.IntType(32)(i)) for i in range(a.lanes)]
-        while len(lanes) > 1:
-            pairs = zip(lanes[::2], lanes[1::2])
-            lanes = [builder.select(builder.fcmp_ordered(">", x, y), x, y) for x, y in pairs]
-        return lanes[0]
+        return _reduce(builder, args[0], lambda x, y: larger(builder, x, y))
 
     return a.dtype(a), emit
+
+
+def _reduce(builder, line, combine):
+    """Combine a line's halves, then their halves, until one number is left."""
+    lanes, index = line.type.count, ir.IntType(32)
+    while lanes > 1:
+        lanes //= 2
+        halves = [ir.Constant(ir.VectorType(index, lanes), list(range(i, i + lanes))) for i in (0, lanes)]
+        line = combine(*[builder.shuffle_vector(line, line, places) for places in halves])
+    return builder.extract_element(line, index(0))
 
 
 @intrinsic

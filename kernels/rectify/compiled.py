@@ -12,6 +12,7 @@ from kernels.ladder import rung
 from kernels.rectify import rectify_grad
 
 BLOCK = 2**14  # numbers
+LARGE, AHEAD = 2**21, 1024  # numbers: of larger arrays, lines are asked for so long before
 
 
 @rung(rectify_grad, device="cpu", why="one pass over memory instead of three")
@@ -22,7 +23,9 @@ def compiled(g, y):
     rows = max(BLOCK // channels, 1)
     sums = np.zeros((-(-g.size // (rows * channels)), channels), g.dtype)
     arrays = (plain(a).reshape(-1) for a in (g, y))
-    _mask.shared(g.size)(*arrays, dz.reshape(-1), sums, sums.reshape(-1), rows * channels)
+    ahead = AHEAD if g.size > LARGE else None  # two functions for Numba
+    flat = dz.reshape(-1), sums, sums.reshape(-1)
+    _mask.shared(g.size)(*arrays, *flat, rows * channels, ahead)
     return dz, sums.sum(axis=0, dtype=np.float64).astype(g.dtype)
 
 
@@ -32,19 +35,24 @@ def _(g, y):
 
 
 @jit(parallel=True)
-def _mask(g, y, dz, sums, flat_sums, block):
+def _mask(g, y, dz, sums, flat_sums, block, ahead):
     blocks, channels = sums.shape
     lanes = 64 // g.itemsize
     whole = channels // lanes * lanes
     for number in prange(blocks):
         for row in range(number * block, min((number + 1) * block, g.size), channels):
+            if ahead is not None:
+                for at in range(row + ahead, row + ahead + channels, lanes):
+                    simd.prefetch(g, at)
+                    simd.prefetch(y, at)
+                    simd.prefetch_to_write(dz, at)
             for c in range(0, whole, lanes):
                 _line(g, y, dz, row + c, flat_sums, number * channels + c, None)
             if whole < channels:
                 _line(g, y, dz, row + whole, flat_sums, number * channels + whole, channels - whole)
 
 
-@jit()
+@jit(forceinline=True)
 def _line(g, y, dz, at, sums, to, count):
     zero = simd.zeros(g)
     part = simd.where(simd.get(y, at, count) > zero, simd.get(g, at, count), zero)

@@ -228,7 +228,8 @@ def transpose(typing, x, at, step, y, to, to_step):
         while distance < line.lanes:  # squares of 1, 2, 4 and 8 numbers change places
             for i in range(line.lanes):
                 if not i & distance:
-                    rows[i], rows[i + distance] = _exchange(builder, rows[i], rows[i + distance], distance)
+                    pair = rows[i], rows[i + distance]
+                    rows[i], rows[i + distance] = _exchange(builder, *pair, distance)
             distance *= 2
         for row, here in zip(rows, addresses(3, to, to_step)):
             builder.store(row, here, align=bytes_)

@@ -25,7 +25,7 @@ from kernels import memory
 from kernels.jit import float32_only, jit, lanes, most_threads, plain, prange, simd, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
-from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, copy, multiply, pack, spare, workspace
+from kernels.microkernel import COLUMNS, NONE, ROWS, ZERO, multiply, pack, spare, workspace
 
 SMALL = 2**20  # multiplications
 FEW = 64  # rows: up to so many, BLAS is faster than AVX2; terms: up to so many, slower

@@ -5,13 +5,14 @@
             of the cache, and a tile reads line after line
         each thread, of the rows of a that are its own, 24 at a time:
             if a is transposed: these, in strips of six rows, as a tile reads them
-            tiles of 6 x 16 sums in registers (`kernels.microkernel`); eight panels, 256 KB, stay in
+            tiles of sums in registers (`kernels.microkernel`); eight panels, 256 KB, stay in
             the level 2 cache while these rows pass by
 
 So a number of b comes from far away once in 24 rows, from the level 2 cache once in a tile, and a
 number of a stays in the level 1 cache for all of its tiles (after Goto and van de Geijn, Anatomy of
 High-Performance Matrix Multiplication, 2008). Measured on one thread: .94 to .99 of OpenBLAS's
-speed, .8 where few rows of a transposed a meet a large b.
+speed, .8 where few rows of a transposed a meet a large b; with AVX-512, on a Zen 5 where OpenBLAS
+uses AVX2, 1.6 to 2.1 from 1.5 million multiplications on.
 
 Where there are several threads this takes BLAS's place, in the recurrent rungs too. OpenBLAS's
 threads wait for their next product without sleeping, some 20 ms, on the cores that the next

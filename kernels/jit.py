@@ -102,16 +102,6 @@ def most_threads():
 
 
 @functools.lru_cache(maxsize=1)
-def lanes():
-    """How many float32 numbers a vector register holds that Numba compiles for: 16 with AVX-512,
-    else 8."""
-    from numba.core.registry import cpu_target
-
-    features = cpu_target.target_context.codegen().magic_tuple()[2]
-    return 16 if "+avx512f" in features.split(",") else 8
-
-
-@functools.lru_cache(maxsize=1)
 def _numba():
     """Numba, with its threads started.
 
@@ -155,6 +145,18 @@ def problem():
 
     event.register("numba:compile", _announcer(event))
     return None
+
+
+@functools.lru_cache(maxsize=1)
+def lanes():
+    """How many float32 numbers a vector register holds that Numba compiles for: 16 with AVX-512,
+    else 8; 8 without Numba."""
+    if problem() is not None:
+        return 8
+    from numba.core.registry import cpu_target
+
+    features = cpu_target.target_context.codegen().magic_tuple()[2]
+    return 16 if "+avx512f" in features.split(",") else 8
 
 
 class _Compiled:

@@ -16,13 +16,14 @@ needs_numba = pytest.mark.skipif(jit.problem() is not None, reason=str(jit.probl
 
 USE_ALL = """
 import numpy as np, kernels
-from kernels import adam, conv2d, explain, lstm, max_pool2d
+from kernels import adam, conv2d, explain, lstm, matmul, max_pool2d
 x = np.arange(2 * 8 * 8 * 3, dtype="float32").reshape(2, 8, 8, 3)
 w = np.ones((3, 3, 1, 3), "float32")
 print(max_pool2d(x, 2).sum(), conv2d(x, w, groups=3).sum())
 print(lstm(x[0, :, :, :2] @ np.ones((2, 8), "float32"), *np.ones((2, 8, 2), "float32"),
            np.ones((2, 8), "float32")).shape)
 adam(x, x.copy(), x.copy(), x * x, 0.1, 1)
+matmul(*np.ones((2, 128, 128), "float32"))
 """
 
 

@@ -11,18 +11,14 @@ import numpy as np
 from kernels import memory
 from kernels.jit import jit, simd, threads
 from kernels.matmul.blocked import in_memory
-from kernels.microkernel import pack
-
-LANES = 16  # of float32
-ROWS = 6  # of h: a tile's
-
+from kernels.microkernel import COLUMNS, ROWS, pack
 
 def panels(w, blocks=1):
     """w (K, blocks·U) -> (lines of U, blocks, K, 16): each block's columns, 16 at a time, with
     zeros after the last."""
     k, columns = w.shape
     units = columns // blocks
-    packed = memory.empty((-(-units // LANES) * blocks * k * LANES,))
+    packed = memory.empty((-(-units // COLUMNS) * blocks * k * COLUMNS,))
     _pack(*in_memory(w), k, units, blocks, packed)
     return packed
 
@@ -30,11 +26,11 @@ def panels(w, blocks=1):
 @jit()
 def _pack(w, row, column, k, units, blocks, packed):
     at = 0
-    for u in range(0, units, LANES):
-        count = min(LANES, units - u)
+    for u in range(0, units, COLUMNS):
+        count = min(COLUMNS, units - u)
         for block in range(blocks):
             pack(w, (block * units + u) * column, row, column, 0, k, count, packed, at)
-            at += LANES * k
+            at += COLUMNS * k
 
 
 def split(n):

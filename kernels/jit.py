@@ -150,7 +150,7 @@ def problem():
 @functools.lru_cache(maxsize=1)
 def lanes():
     """How many float32 numbers a vector register holds that Numba compiles for: 16 with AVX-512,
-    else 8; 8 without Numba."""
+    else 8; 8 without Numba. NUMBA_CPU_FEATURES, where the user has set it, has the last word."""
     if problem() is not None:
         return 8
     from numba.core.registry import cpu_target

@@ -6,9 +6,9 @@
     simd.where(a > b, a, b)                 # as do > == !=, and & | on what they return
 
 What a compiler makes of a loop depends on its mood; a line held in a variable stays in registers
-(two of AVX2's 16, so that six sums, a factor and a weight are as many as fit). Nothing is checked:
-`load` and `store` touch the 64 bytes from x[i] on, whatever is there. At an array's end
-`load_some` and `store_some` touch the first few numbers only.
+(two of AVX2's 16, so that six sums, a factor and a weight are as many as fit; one of AVX-512's 32).
+Nothing is checked: `load` and `store` touch the 64 bytes from x[i] on, whatever is there. At an
+array's end `load_some` and `store_some` touch the first few numbers only.
 
 Imports Numba: only `kernels.jit` imports this file, where a compiled function uses it.
 """

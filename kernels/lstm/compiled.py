@@ -1,8 +1,8 @@
 """Compiled: samples go through all steps in one kernel, whose weights stay in the cache.
 
-See `kernels.cells`. Forward, a line of 16 units at a time: four products, then the cell on what is
-still in the cache. Backward needs the gates: where the forward call has not kept them, it is made
-again.
+See `kernels.cells`. Forward, a line of 16 units at a time: one product with their four panels, then
+the cell on what is still in the cache. Backward needs the gates: where the forward call has not kept
+them, it is made again.
 
 float32 only. Absolute error of a state after T steps about T·1e-7.
 """

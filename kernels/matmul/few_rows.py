@@ -19,7 +19,7 @@ from kernels.ladder import rung
 from kernels.matmul import matmul
 from kernels.microkernel import COLUMNS, NONE, ZERO, multiply, spare, workspace
 
-FEW = 64  # rows
+FEW = 64  # rows; terms: up to so many, the copy of the rows and the turned result cost more
 SMALL = 2**20  # multiplications
 BLOCK = 48  # columns of the result: as many as whole tiles
 
@@ -50,6 +50,8 @@ def _(a, b):
     (m, k), n = a.shape, b.shape[1]
     if m * k * n < SMALL:
         return f"fewer than {SMALL:,} multiplications: BLAS starts faster"
+    if k <= FEW:
+        return f"not more than {FEW} terms"
     if m > FEW or b.flags.c_contiguous or not b.flags.f_contiguous:
         return f"not up to {FEW} rows times a transposed matrix"
     return float32_only(a, b)

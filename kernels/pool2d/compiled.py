@@ -111,6 +111,7 @@ def _max(x_shape, x, y_shape, y, winners, kh, kw, s0, s1, top, left):
     lanes = 64 // x.itemsize
     whole = channels // lanes * lanes
     past = whole == channels and y.size > PAST
+    asks = past and s0 >= kh and s1 >= kw  # else most of a window was read just before
     for task in prange(n * oh):
         image, i = task // oh * h, task % oh
         a = i * s0 - top
@@ -120,7 +121,7 @@ def _max(x_shape, x, y_shape, y, winners, kh, kw, s0, s1, top, left):
             for c in range(0, whole, lanes):
                 best, winner = _largest(x, image, a, b, kh, kw, h, w, channels, c, None)
                 ahead = ((image + a) * w + b) * channels + c + AHEAD
-                for row in range(kh if past else 0):
+                for row in range(kh if asks else 0):
                     for column in range(s1):
                         simd.prefetch(x, ahead + (row * w + column) * channels)
                 if past:
@@ -296,7 +297,7 @@ def _mean(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
     n, oh, ow, channels = y_shape
     _, h, w, _ = x_shape
     lanes = 64 // x.itemsize
-    past = y.size > PAST
+    asks = y.size > PAST and s0 >= kh and s1 >= kw  # as in _max
     for task in prange(n * oh):
         image, i = task // oh * h, task % oh
         a0, a1 = max(i * s0 - top, 0), min(i * s0 - top + kh, h)
@@ -310,7 +311,7 @@ def _mean(x_shape, x, y_shape, y, kh, kw, s0, s1, top, left):
                     for b in range(b0, b1):
                         at = ((image + a) * w + b) * channels + c
                         total = total + simd.get(x, at, count)
-                        if past:
+                        if asks:
                             simd.prefetch(x, at + AHEAD)
                 simd.put(y, (task * ow + j) * channels + c, total * share, count)
 

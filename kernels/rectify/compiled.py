@@ -11,8 +11,9 @@ from kernels.jit import jit, plain, prange, simd, usable
 from kernels.ladder import rung
 from kernels.rectify import rectify_grad
 
-BLOCK = 2**14  # numbers
-LARGE, AHEAD = 2**21, 1024  # numbers: of larger arrays, lines are asked for so long before
+BLOCK, FEW = 2**14, 4  # numbers; channels
+LARGE, AHEAD = 2**21, 1024  # numbers: of larger arrays, lines are asked for so long before,
+WIDE = 256  # unless a row has more numbers than that: the processor foresees these by itself
 
 
 @rung(rectify_grad, device="cpu", why="one pass over memory instead of three")
@@ -23,7 +24,7 @@ def compiled(g, y):
     rows = max(BLOCK // channels, 1)
     sums = np.zeros((-(-g.size // (rows * channels)), channels), g.dtype)
     arrays = (plain(a).reshape(-1) for a in (g, y))
-    ahead = AHEAD if g.size > LARGE else None  # two functions for Numba
+    ahead = AHEAD if g.size > LARGE and channels <= WIDE else None  # two functions for Numba
     flat = dz.reshape(-1), sums, sums.reshape(-1)
     _mask.shared(g.size)(*arrays, *flat, rows * channels, ahead)
     return dz, sums.sum(axis=0, dtype=np.float64).astype(g.dtype)
@@ -31,6 +32,8 @@ def compiled(g, y):
 
 @compiled.needs
 def _(g, y):
+    if g.shape[-1] < FEW:
+        return f"fewer than {FEW} channels: a line would hold no more than these"
     return usable(g, y)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kernels
-from kernels import conv2d, conv2d_input_grad, conv2d_weight_grad
+from kernels import conv2d, conv2d_input_grad, conv2d_weight_grad, memory
 from kernels.conv2d import output_shape
 from kernels.jit import problem
 
@@ -331,8 +331,7 @@ def guard(rung):
         c, o, arguments["groups"] = c * groups, o * groups, groups
         x, w, g, _ = case(n, h, w, c, o, kernel, **arguments)
         for at_end in (True, False):
-            module.aligned = lambda shape: module.np.empty(shape, np.float32)
-            with guarded_modules(module, at_end=at_end):
+            with guarded_modules(module, memory, at_end=at_end):
                 safe = [guarded(a, at_end) for a in (x, w, g)]
                 three(rung, *safe, arguments)
                 if rung != "scatter":

@@ -129,6 +129,15 @@ def test_the_gradients_of_a_dense_layer_choose_what_is_made_for_them(rng=np.rand
 
 
 @needs_numba
+def test_narrow_products_are_left_to_blas(monkeypatch):
+    monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "lanes", lambda: 16)
+    a, b = np.ones((32, 64), np.float32), np.ones((64, 4096), np.float32)
+    assert kernels.explain(matmul, a, np.asfortranarray(b)).chosen == "blocked"
+    assert "64 terms" in kernels.explain(matmul, a, np.asfortranarray(b)).refused["few_rows"]
+    assert kernels.explain(matmul, b.T, np.ones((64, 15), np.float32)).chosen == "array"
+
+
+@needs_numba
 @pytest.mark.parametrize("count, lanes, chosen", [(1, 8, "array"), (2, 8, "blocked"), (1, 16, "blocked")])
 def test_blas_has_the_large_products_of_one_thread_without_avx512(count, lanes, chosen, monkeypatch):
     monkeypatch.setattr(sys.modules["kernels.matmul.blocked"], "most_threads", lambda: count)

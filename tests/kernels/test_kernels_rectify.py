@@ -6,6 +6,7 @@ from check_rungs import check_rungs, numeric_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kernels
 from kernels.rectify import rectify_grad
 
 
@@ -42,3 +43,8 @@ def test_sums_of_many_rows_stay_exact(rng=np.random.default_rng(0)):
 def test_errors_say_what_is_wrong(g, y, error):
     with pytest.raises(error, match="must"):
         rectify_grad(g, y)
+
+
+def test_few_channels_are_left_to_numpy():
+    g = np.ones((9, 3), np.float32)
+    assert "fewer than 4 channels" in kernels.explain(rectify_grad, g, g).refused["compiled"]

@@ -13,6 +13,7 @@ from kernels.jit import jit, simd, threads
 from kernels.matmul.blocked import in_memory
 from kernels.microkernel import COLUMNS, ROWS, pack
 
+
 def panels(w, blocks=1):
     """w (K, blocks·U) -> (lines of U, blocks, K, 16): each block's columns, 16 at a time, with
     zeros after the last."""

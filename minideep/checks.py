@@ -37,7 +37,7 @@ def fingerprint(array, full=False):
     """What changes when a NumPy array does (or a list, an index): of every element up to 64k of
     them, of an even sample beyond unless `full`."""
     if type(array) is list:
-        return hash(repr(array))
+        return repr(array)
     if array.nbytes <= 4096:
         return array.tobytes()
     if array.size > 65536 and not full:

@@ -7,6 +7,8 @@ import numpy as np
 
 from kernels import backend
 
+COPIED = 2**14  # bytes: up to so many a copy is taken sooner than sums
+
 
 def check_finite(array, what, where, inputs=()):
     """FloatingPointError if `array` holds a NaN or infinity; names the first of `inputs`, pairs of
@@ -38,13 +40,13 @@ def fingerprint(array, full=False):
     them, of an even sample beyond unless `full`."""
     if type(array) is list:
         return repr(array)
-    if array.nbytes <= 4096:
+    if array.nbytes <= COPIED:
         return array.tobytes()
     if array.size > 65536 and not full:
         flat = array.reshape(-1) if array.flags.c_contiguous else array
-        samples = 509 if flat.ndim == 1 else 4  # along each axis, about
+        samples = 251 if flat.ndim == 1 else 4  # along each axis, about; each is a line of far memory
         array = flat[tuple(slice(None, None, max(1, n // samples)) for n in flat.shape)]
-    if array.nbytes <= 4096:
+    if array.nbytes <= COPIED:
         return array.tobytes()
     # Eight bytes at a time, in lines of 251: the sums of the lines and those across them. Every change
     # of one number changes both; to hide, several have to make up for each other in all of them.

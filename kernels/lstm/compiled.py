@@ -1,8 +1,9 @@
 """Compiled: samples go through all steps in one kernel, whose weights stay in the cache.
 
 See `kernels.cells`. Forward, a line of 16 units at a time: one product with their four panels, then
-the cell on what is still in the cache. Backward needs the gates: where the forward call has not kept
-them, it is made again.
+the cell on what is still in the cache. A step's numbers lie far apart, a line here and there, which the
+processor does not foresee: they are asked for a step ahead. Backward needs the gates: where the
+forward call has not kept them, it is made again.
 
 float32 only. Absolute error of a state after T steps about T·1e-7.
 """
@@ -84,6 +85,7 @@ def _forward(xw, h0, c0, panel, mask, states, out, gates, keep, parts):
                 for row in range(samples):
                     for block in range(4):
                         at = (((first + row) * steps + t) * 4 + block) * units + u
+                        simd.prefetch(xw, at + 4 * units)
                         simd.store(a, (row * 4 + block) * 16, simd.get(xw, at, count))
                 multiply(
                     h.ctypes.data, rows, samples, columns, units,
@@ -104,10 +106,14 @@ def _forward(xw, h0, c0, panel, mask, states, out, gates, keep, parts):
                     simd.store(new, at, h_line)
                     simd.store(c, at, c_line)
                     to = ((first + row) * steps + t) * units + u
+                    simd.prefetch_to_write(out, to + units)
+                    simd.prefetch_to_write(out, plane + to + units)
                     simd.put(out, to, h_line, count)
                     simd.put(out, plane + to, c_line, count)
                     if keep:
                         to = ((first + row) * steps + t) * 4 * units + u
+                        for block in range(4, 8):
+                            simd.prefetch_to_write(gates, to + block * units)
                         simd.put(gates, to, i, count)
                         simd.put(gates, to + units, f, count)
                         simd.put(gates, to + 2 * units, candidate, count)
@@ -139,6 +145,12 @@ def _backward(g, states, c0, gates, panel, mask, dxw, dh0, dc0, scale, limit, pa
                     mine = row * 4 * units + u
                     dh_line = simd.load(dh, at) + simd.get(g, state, count)
                     dc_line = simd.load(dc, at) + simd.get(g, plane + state, count)
+                    simd.prefetch(g, state - units)
+                    simd.prefetch(g, plane + state - units)
+                    simd.prefetch(states, plane + state - 2 * units)
+                    for block in range(4):
+                        simd.prefetch(gates, to + (block - 4) * units)
+                        simd.prefetch_to_write(dxw, to + (block - 4) * units)
                     di = df = d_candidate = do = zero
                     if here:
                         i = simd.get(gates, to, count)

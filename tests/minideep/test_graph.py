@@ -387,6 +387,16 @@ def test_a_change_that_no_gradient_needs_is_allowed():
     np.testing.assert_array_equal(x.grad.numpy(), [1 + 2 * 2, 1 + 2 * 3])
 
 
+@pytest.mark.parametrize("shape", [(70_000,), (1_000_003,), (32, 32, 512)])
+def test_the_sample_of_a_large_array_meets_every_250th_part(shape):
+    a = np.ones(shape, np.float32)
+    told, part = fingerprint(a), -(-a.size // 250)
+    for start in np.random.default_rng(0).integers(0, a.size - part, 100):
+        changed = a.copy()
+        changed.reshape(-1)[start:start + part] = 0
+        assert fingerprint(changed) != told, start
+
+
 def test_large_arrays_are_sampled_and_checked_in_full_when_asked():
     x = minideep.tensor(np.ones(200_000), requires_grad=True)
     y = (x * x).sum()

@@ -118,6 +118,16 @@ def test_peers_compute_the_same(name, tiny):
         np.testing.assert_allclose(y.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", sorted(peers.PEERS))
+def test_every_peer_runs(name):
+    pytest.importorskip("torch")
+    args = cases.on_device(next(cases.small(name)), "cpu", True)
+    found = peers.contestants(name, args)
+    assert found
+    for function in found.values():
+        function()
+
+
 def test_contestants_take_turns_in_changing_order(monkeypatch):
     order, now = [], iter(range(1000))
     monkeypatch.setattr(measure.time, "process_time", lambda: next(now))

@@ -92,7 +92,7 @@ def _find_device(array_type):
 
 
 def module_of(device):
-    """The array module of a device's name. Raises RuntimeError if "cuda" cannot be used here."""
+    """The array module of a device's name. Raises DeviceError if "cuda" cannot be used here."""
     if device == "cuda":
         require_cuda()
     try:
@@ -127,11 +127,15 @@ def cuda_is_available():
     return _cuda_problem() is None
 
 
+class DeviceError(RuntimeError):
+    """A device cannot be used on this machine."""
+
+
 def require_cuda():
-    """Raise a RuntimeError that says what is missing and what mends it, or return CuPy."""
+    """Raise a DeviceError that says what is missing and what mends it, or return CuPy."""
     problem = _cuda_problem()
     if problem is not None:
-        raise RuntimeError(f"CUDA cannot be used here: {problem}")
+        raise DeviceError(f"CUDA cannot be used here: {problem}")
     return _cupy()
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tracker import OPENCV, names
+from tracker import DEFAULT, OPENCV, names
 
 # Everything heavy is imported inside the commands: --help has to be quick.
 
@@ -149,11 +149,13 @@ Output = Annotated[Path, typer.Option(
     metavar="DIR", help="Where weights, checkpoints and the log go.")]
 Steps = Annotated[int, typer.Option(min=1, metavar="N", help="Training steps.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides every random choice.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in DIR.")]
+Resume = Annotated[bool, typer.Option(
+    "--resume", help="Go on from the checkpoint in DIR, to its number of steps, with its seed.")]
 
 
 @train.command("recurrent")
 def train_recurrent(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder with photos/ (pictures to render scenes from), train/ "
         "(annotated sequences, see evaluate), or both.")],
@@ -170,11 +172,13 @@ def train_recurrent(
     with _user_errors(json, folder=output):
         from tracker.training import train_command
         with _device(device, "recurrent"):
+            _check_resumed(context, resume)
             train_command(data, output, steps, seed, resume, workers, json)
 
 
 @train.command("correlation")
 def train_correlation(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder with photos/ (pictures to cut targets from), clips/ (videos, "
         "as more pictures), train/ (annotated sequences, see evaluate), or some of these.")],
@@ -189,11 +193,13 @@ def train_correlation(
     with _user_errors(json, folder=output):
         from tracker.correlation_training import train_command
         with _device(device, "correlation"):
+            _check_resumed(context, resume)
             train_command(data, output, steps, seed, resume, json)
 
 
 @train.command("detector")
 def train_detector(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder with photos/ (pictures without people and cups) and "
         "clips/opencv_vtest.avi (OpenCV's sample video vtest.avi).")],
@@ -208,11 +214,13 @@ def train_detector(
     with _user_errors(json, folder=output):
         from tracker.object_detector_training import train_command
         with _device(device, "detector"):
+            _check_resumed(context, resume)
             train_command(data, output, steps, seed, resume, json)
 
 
 @train.command("motion")
 def train_motion(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder with train/ (annotated sequences, see evaluate), photos/ "
         "(pictures to render scenes from), or both.")],
@@ -225,6 +233,7 @@ def train_motion(
     """Train the LSTM that predicts a target's motion, on what the correlation tracker does."""
     with _user_errors(json, folder=output):
         from tracker.motion import train_command
+        _check_resumed(context, resume)
         train_command(data, output, steps, seed, resume, json)
 
 
@@ -286,7 +295,7 @@ def evaluate_detector(json: Json = None):
     On frames of the bundled clips that it was not trained on, beside what moves and, where `make
     peers` put it, OpenCV's HOG detector of people.
     """
-    with _user_errors():
+    with _user_errors(json):
         from tracker.evaluate_detector import evaluate_detector_command
         evaluate_detector_command(json)
 
@@ -308,7 +317,8 @@ def robustness(
     with _user_errors(json, html):
         from tracker.robustness import robustness_command
         result = robustness_command(data, trackers, jobs, json, max_frames, html, one_based, fresh)
-    _all_ran(trackers, result["missing"])
+    _all_ran(trackers, result["missing"], [name for name, curves in result["curves"].items()
+                                           if not any(v > 0 for c in curves.values() for v in c)])
 
 
 @app.command()
@@ -331,7 +341,8 @@ def ablate(
     _on_one_thread()
     with _user_errors(json):
         from tracker.ablate import ablate_command
-        ablate_command(data, starts, frames, jobs, json, one_based, fresh)
+        rows = ablate_command(data, starts, frames, jobs, json, one_based, fresh)
+    _all_ran(None, (), [row for row in rows if not row.auc.any()])
 
 
 @app.command()
@@ -427,10 +438,19 @@ def _on_one_thread():
             os.environ.setdefault(f"{name}_{ending}", "1")
 
 
+def _check_resumed(context, resume):
+    """ValueError for --steps or --seed beside --resume: those of the checkpoint hold."""
+    given = [f"--{name}" for name in ("steps", "seed")
+             if context.get_parameter_source(name).name == "COMMANDLINE"]
+    if resume and given:
+        raise ValueError(f"--resume goes on with the steps and the seed of its checkpoint: leave out "
+                         f"{' and '.join(given)}")
+
+
 def _all_ran(named, missing, failed=()):
-    """Exit code 1 if a tracker failed on everything, or cannot be used although it was named: the
-    tables and the lines below them say why."""
-    if failed or (named and missing):
+    """Exit code 1 if a tracker failed on everything, or cannot be used although it was named or is the
+    default one: the tables and the lines below them say why."""
+    if failed or missing and (named or DEFAULT in missing):
         raise typer.Exit(1)
 
 
@@ -441,12 +461,18 @@ def _user_errors(*files, folder=None):
     files, folder: where the command will write, or None; that it can is checked first."""
     try:
         from tracker.video import check_output
-        for file in filter(None, files):
+        files = [file for file in files if file is not None]
+        for file in files:
             check_output(file)
+        if len({file.absolute() for file in files}) < len(files):
+            raise ValueError(f"two results cannot both be written to {files[0]}")
         if folder is not None:
             check_output(folder, folder=True)
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
+        from kernels.backend import DeviceError
+        if not isinstance(error, (ValueError, OSError, ImportError, DeviceError)):
+            raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from error
 

@@ -59,7 +59,7 @@ def computed(sequence):
         "aspect change": _leaves(boxes[:, 2] / boxes[:, 3], 2),
         "fast motion": (steps > .5 * side[:-1][np.diff(frames) == 1]).any(),
         "small target": (side < 20).any(),
-        "absence": not present[start:].all(),
+        "absence": sequence.absent[start:].any(),
         "at the border": not inner.all(),
         "light change": _leaves(np.array(greys) + 1, 1.4),
         "like its surround": np.median(likeness) > .75,

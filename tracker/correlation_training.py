@@ -49,6 +49,8 @@ RATE = 3e-3             # Adam's learning rate at its highest
 WARM_UP = 30            # steps to get there
 COOL_DOWN = .4          # the last part of the steps: down to zero along a line
 CLIP = 1.               # the largest gradient norm
+FOLDERS = "photos", "clips", "train"    # that training data may be in
+TRIES = 1000            # to find a textured target
 NEAR = .3               # an answer's peak within so many target sizes of the truth is a hit
 
 
@@ -65,14 +67,17 @@ class Pairs:
     data/photos/*.jpg and single frames of the videos data/clips/*: what pairs are rendered from;
     data/train/NAME/...: sequences as tracker.sequences reads them. The pairs `first` to `end`; they
     depend on the seed and their number alone.
-    Raises FileNotFoundError where there is neither photo nor sequence."""
+    Raises FileNotFoundError where none of the folders is there, ValueError where nothing is in them."""
 
     def __init__(self, data, seed, first, end):
-        folders = check_data(data)
+        folders = check_data(data, FOLDERS)
         self.seed, self.first, self.end = seed, first, end
         sequences = synthetic.load_sequences(folders["train"]) if folders["train"] else []
         self.sequences = [s for s in sequences if len(large_enough(s.boxes)) > 1]
         self.pictures = load_pictures(Path(data))
+        if not self.sequences and not self.pictures:
+            raise ValueError(f"nothing to make pairs from in {data}: no picture or video of 64 pixels "
+                             "or more that can be read, no sequence with two boxes of 4 pixels or more")
 
     def __len__(self):
         return self.end - self.first
@@ -166,8 +171,10 @@ def draw_shift(rng):
 
 
 def draw_target(rng, pictures):
-    """(picture, middle (2,), size (2,)): the more textured of two boxes in a picture."""
-    while True:
+    """(picture, middle (2,), size (2,)): the more textured of two boxes in a picture.
+
+    ValueError where there is no texture in many of them."""
+    for _ in range(TRIES):
         picture = pick(rng, pictures)
         height, width = picture.shape[:2]
         best = 12., None                            # of contrast: plain pieces are no targets
@@ -183,6 +190,8 @@ def draw_target(rng, pictures):
                     best = contrast, (picture, np.array([x + w / 2, y + h / 2]), (w, h))
         if best[1] is not None:
             return best[1]
+    raise ValueError(f"no target can be cut from the {len(pictures)} pictures: they are plain wherever "
+                     f"was looked ({TRIES} places); training wants photographs, of things")
 
 
 def cut(picture, middle, to_picture):
@@ -369,7 +378,7 @@ def train(data, output, steps=6000, seed=0, resume=False, save_every=120, report
     `save_every` seconds and at the end, so that an interruption costs no more than that.
     report(trainer, figures) is called after each step.
     Raises FileNotFoundError for missing data or, with resume, a missing checkpoint."""
-    check_data(data)
+    check_data(data, FOLDERS)
     trainer = FeatureTrainer.begin(output, resume, seed, steps)
     pairs = Pairs(data, trainer.seed, trainer.step * PAIRS, trainer.steps * PAIRS)
     return trainer.run(DataLoader(pairs, PAIRS, prefetch=4), output, save_every, report)

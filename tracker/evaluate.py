@@ -200,7 +200,7 @@ class Report:
                 frames = masks.get(sequence.name)
                 if frames is None or not (frames & sequence.present)[outcome.track.start:].any():
                     continue
-                frames = frames & (np.arange(len(frames)) >= outcome.track.start)
+                frames = frames & sequence.noted & (np.arange(len(frames)) >= outcome.track.start)
                 each.append(metrics.one_pass(outcome.track.boxes[frames], sequence.boxes[frames],
                                              self.absent).auc)
             scores[attribute] = float(np.mean(each)) if each else math.nan
@@ -434,7 +434,8 @@ def judge(job, track, absent="lasot", kept=False):
         nothing = np.full(n, np.nan)
         track = Track(int(sequence.present.argmax()), np.full((n, 4), np.nan), nothing, nothing,
                       (1, 1), np.ones(n, bool))
-    predicted, truth = track.boxes[track.start:], sequence.boxes[track.start:]
+    judged = sequence.noted & (np.arange(len(sequence)) >= track.start)
+    predicted, truth = track.boxes[judged], sequence.boxes[judged]
     timed = track.seconds[np.isfinite(track.seconds)][1:]
     return Outcome(job.tracker, sequence.name, metrics.one_pass(predicted, truth, absent),
                    metrics.got10k_overlaps(predicted, truth, *track.size),

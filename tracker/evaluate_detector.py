@@ -23,6 +23,7 @@ from tracker.moving import MovingThings
 from tracker.object_detector import CLASSES, SURE, ObjectDetector
 from tracker.opencv import import_cv2
 from tracker.sequences import VideoFrames
+from tracker.video import replacing
 
 OVERLAP = .5            # IoU of a detection that is right
 LEAST = .02             # score down to which detections count for the average precision
@@ -138,5 +139,6 @@ def evaluate_detector_command(json=None):
     console.print(f"recall and precision: of the trained detector at scores of {SURE} and more")
     if json:
         known = [{k: None if v != v else v for k, v in r.items()} for r in rows]     # JSON has no nan
-        Path(json).write_text(json_format.dumps(known, indent=1) + "\n", encoding="utf-8")
+        with replacing(json) as partial:
+            partial.write_text(json_format.dumps(known, indent=1) + "\n", encoding="utf-8")
     return rows

@@ -26,6 +26,7 @@ from minideep import layers, no_grad, ops, optimizers, tensor
 from minideep.models import Model
 from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
 from tracker.boxes import centre, iou
+from tracker.video import replacing
 
 INPUTS, UNITS = 10, 32
 WEIGHTS = Path(__file__).parent / "weights" / "motion.safetensors"
@@ -315,5 +316,6 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
     result = {"weights": str(path), "frames": frames, "seconds": time.monotonic() - begun}
     print(f"written: {path} after {steps} steps on {frames} frames")
     if json:
-        Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
+        with replacing(json) as partial:
+            partial.write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result

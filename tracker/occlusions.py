@@ -162,7 +162,7 @@ def covered(box, by):
 
 def real_events(sequence):
     """The stretches [(first, back)] in which the target of a sequence is hidden or out of view."""
-    gone = np.concatenate([[0], ~sequence.present[sequence.present.argmax():], [0]]).astype(int)
+    gone = np.concatenate([[0], sequence.absent[sequence.present.argmax():], [0]]).astype(int)
     edges = np.flatnonzero(np.diff(gone)) + int(sequence.present.argmax())
     absent = [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a >= 5]
     noted = [event for event in HIDDEN.get(sequence.name, []) if event[1] <= len(sequence)]

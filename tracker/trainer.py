@@ -46,12 +46,16 @@ class Trainer:
         options = {name: getattr(self, name) for name in self.OPTIONS}
         save_arrays(output / self.FILE, self.product(), step=self.step)
         save_arrays(output / CHECKPOINT, {**weights, **state},
-                    seed=self.seed, steps=self.steps, step=self.step, **options)
+                    trainer=type(self).__name__, seed=self.seed, steps=self.steps, step=self.step,
+                    **options)
 
     @classmethod
     def resume(cls, path):
-        """The trainer that wrote this checkpoint."""
+        """The trainer that wrote this checkpoint. ValueError for that of another training."""
         arrays, about = load_arrays(path)
+        if about.get("trainer", cls.__name__) != cls.__name__:
+            raise ValueError(f"{path} was written by the training of a {about['trainer']}, not of a "
+                             f"{cls.__name__}: give another --output")
         trainer = cls(about["seed"], about["steps"], **{name: about[name] for name in cls.OPTIONS})
         weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
                           for part in ("weights.", "optimizer."))
@@ -67,6 +71,9 @@ class Trainer:
         Raises FileNotFoundError where there is none to resume, FileExistsError where a new one
         would write over it."""
         checkpoint = Path(output) / CHECKPOINT
+        if resume and not checkpoint.exists():
+            raise FileNotFoundError(f"there is no {checkpoint} to go on from (the first one is written "
+                                    "after some minutes): leave out --resume")
         if resume:
             return cls.resume(checkpoint)
         if checkpoint.exists():

@@ -86,16 +86,17 @@ class Source:
         return batch
 
 
-def check_data(data):
-    """{"photos": folder or None, "train": folder or None}; FileNotFoundError without either."""
+CONTENTS = {"photos": "JPEG or PNG pictures to render from", "clips": "videos",
+            "train": "folders with groundtruth_rect.txt and img/"}
+
+
+def check_data(data, names=("photos", "train")):
+    """{name: folder or None} of the folders that data may be in; FileNotFoundError if none is there."""
     data = Path(data)
-    folders = {name: data / name if (data / name).is_dir() else None
-               for name in ("photos", "train")}
+    folders = {name: data / name if (data / name).is_dir() else None for name in names}
     if not any(folders.values()):
-        raise FileNotFoundError(
-            f"no training data in {data}: expected {data / 'photos'} (JPEG or PNG pictures to "
-            f"render scenes from) or {data / 'train'} (folders with groundtruth_rect.txt and "
-            "img/), or both")
+        expected = " or ".join(f"{data / name} ({CONTENTS[name]})" for name in names)
+        raise FileNotFoundError(f"no training data in {data}: expected {expected}, or several of them")
     return folders
 
 
@@ -106,10 +107,15 @@ def _start_worker(data):
     global _source
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # Ctrl-C is the parent's to handle
     import_cv2().setNumThreads(1)
-    _source = Source(data)
+    try:
+        _source = Source(data)
+    except (OSError, ValueError) as error:      # told with the first batch: here it would be lost
+        _source = error
 
 
 def _make_batch(*numbers):
+    if isinstance(_source, Exception):
+        raise _source
     return _source.batch(*numbers)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tracker.video import replacing
+
 EVERY = 50              # steps from one line of the log to the next, each the mean of so many
 
 
@@ -66,7 +68,8 @@ class TrainingLog:
                   "weights": str(weights), **self.mean()}
         print(f"written: {weights} after {trainer.step} steps")
         if json:
-            Path(json).write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
+            with replacing(json) as partial:
+                partial.write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
         return result
 
 

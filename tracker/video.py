@@ -229,8 +229,13 @@ class VideoWriter:
 @contextmanager
 def replacing(path):
     """A temporary name to write to: it becomes `path` at the end, and vanishes after an error, with
-    the folders that were made for it."""
+    the folders that were made for it. What a link points to is replaced, not the link; what is no
+    file, /dev/stdout say, is itself written to."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
     made, partial = _make(path.parent), _partial(path)
     try:
         yield partial

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from kernels import backend
 from tracker.__main__ import app
+from tracker.correlation import CorrelationTracker
 from tracker.demo import CLIPS
 from tracker.video import FrameSource, VideoWriter
 
@@ -190,7 +192,7 @@ def test_a_tracker_that_was_named_and_cannot_be_used(images, monkeypatch):
             raise ArithmeticError("broken")
 
     (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
-    for name in ("CSRT", *set(tracker.names()) - {"first", "velocity"}):
+    for name in ("CSRT", *set(tracker.names()) - {"first", "velocity", tracker.DEFAULT}):
         monkeypatch.setitem(tracker._MAKERS, name, missing)
     for command in ("evaluate", "robustness", "occlusions"):
         named = call(command, images, "--trackers", "first,CSRT")
@@ -200,6 +202,8 @@ def test_a_tracker_that_was_named_and_cannot_be_used(images, monkeypatch):
     assert "CSRT (not" in call("evaluate", images, "--trackers", "CSRT").output
     every = call("evaluate", images)
     assert every.exit_code == 0 and "CSRT is not available" in every.output
+    monkeypatch.setitem(tracker._MAKERS, tracker.DEFAULT, missing)      # without that there is no result
+    assert call("evaluate", images).exit_code == call("occlusions", images).exit_code == 1
     monkeypatch.setitem(tracker._MAKERS, "CSRT", Broken)
     for command in ("evaluate", "occlusions"):
         assert call(command, images, "--trackers", "first,CSRT").exit_code == 1
@@ -239,6 +243,31 @@ def test_no_empty_folder_is_left_behind(images, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_what_could_not_be_measured_is_an_exit_code(images):
+    (images / "groundtruth.txt").write_text("90,20,10,8\n" * 4)        # outside of the frames
+    assert call("robustness", images, "--trackers", "first").exit_code == 1
+    assert call("ablate", images, "--frames", 3).exit_code == 1
+
+
+def test_a_default_tracker_that_has_no_device(images, monkeypatch):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    problem = backend.DeviceError("CUDA cannot be used here: no driver")
+    monkeypatch.setattr(CorrelationTracker, "load", classmethod(lambda *_, **__: raise_(problem)))
+    assert "no driver" in refuse("predict", images)
+    assert call("occlusions", images).exit_code == 1
+
+
+def raise_(error):
+    raise error
+
+
+def test_two_results_want_two_files(images, tmp_path):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    one = tmp_path / "one"
+    line = refuse("evaluate", images, "--trackers", "first", "--json", one, "--html", one)
+    assert f"cannot both be written to {one}" in line and not one.exists()
+
+
 def test_robustness(images):
     (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
     result = call("robustness", images, "--trackers", "first", "--json", images / "r.json",
@@ -252,6 +281,18 @@ def test_robustness(images):
 
 def test_train_says_what_data_it_wants(tmp_path):
     assert "no training data" in refuse("train", "recurrent", tmp_path, "--output", tmp_path / "out")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("no photo")
+    for name in ("recurrent", "correlation"):       # the one is told by a process that prepares data
+        line = refuse("train", name, tmp_path, "--output", tmp_path / "out", "--steps", 1)
+        assert str(tmp_path) in line and ("no photo" in line or "nothing to make pairs" in line)
+
+
+@pytest.mark.parametrize("name", ["recurrent", "correlation", "detector", "motion"])
+def test_a_resumed_training_keeps_its_steps_and_seed(name, tmp_path):
+    (tmp_path / "photos").mkdir()
+    line = refuse("train", name, tmp_path, "--output", tmp_path / "out", "--resume", "--seed", 0)
+    assert "leave out --seed" in line
 
 
 def _only_boxes(folder):

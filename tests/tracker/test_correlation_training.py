@@ -80,6 +80,16 @@ def test_photos_alone_and_sequences_alone_will_do(data, tmp_path):
     assert len(Pairs(tmp_path, 0, 0, 4)[3]) == 3
 
 
+def test_pictures_that_are_no_use(tmp_path):
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(ValueError, match=f"nothing to make pairs from in {tmp_path}: "):
+        Pairs(tmp_path, 0, 0, 1)
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "plain.png"), np.zeros((100, 100, 3), np.uint8))
+    with pytest.raises(ValueError, match="no target can be cut from the 1 pictures"):
+        Pairs(tmp_path, 0, 0, 1)[0]
+
+
 @pytest.mark.parametrize("scale", [.4, 1., 1.7, 3.1])
 def test_cut_shows_the_right_place(scale):
     """On a picture whose brightness is the place, bilinear and block averages are exact."""

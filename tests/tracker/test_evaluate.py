@@ -476,3 +476,14 @@ def test_help_and_bad_input(tmp_path):
     with pytest.raises(FileNotFoundError, match="there are no images"):
         evaluate.evaluate_command(folder)
     assert Path(cache.folder()) == tmp_path / "cache" / "tracks"
+
+
+def test_frames_that_nobody_noted_are_not_judged():
+    boxes = np.tile([5., 5., 9., 9.], (6, 1))
+    boxes[2:5] = np.nan
+    frames = [np.zeros((24, 32, 3), np.uint8)] * 6
+    noted = np.array([True, True, False, False, True, True])    # in frame 4 it is known to be away
+    for sequence, auc in ((Sequence("a", frames, boxes), 3 / 6), (Sequence(
+            "b", frames, boxes, noted=noted), 3 / 4)):
+        report = evaluate.evaluate([sequence], ["first"], absent="otb")
+        assert report.outcomes["first"][0].one_pass.auc == pytest.approx(20 / 21 * auc)

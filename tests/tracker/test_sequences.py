@@ -3,8 +3,10 @@ import pickle
 import numpy as np
 import pytest
 
+from tracker.occlusions import real_events
 from tracker.sequences import (
     Sequence,
+    describe,
     find_sequences,
     pick,
     read_boxes,
@@ -113,6 +115,11 @@ def test_a_video_with_notes_on_some_frames(tmp_path):
     (sequence,) = find_sequences(tmp_path)
     assert sequence.name == "clip" and len(sequence) == 6
     assert sequence.present.tolist() == [True, False, False, False, False, True]
+    assert sequence.noted.tolist() == sequence.present.tolist() and not sequence.absent.any()
+    assert "0 of them without the target, 4 not annotated" in describe([sequence])
+    assert real_events(sequence) == []
+    assert sequence.head(3).noted.tolist() == [True, False, False]
+    assert np.isnan(sequence.boxes[1:5]).all()
     assert [round(frame.mean() / 30) for frame in sequence.frames] == [0, 1, 2, 3, 4, 5]
     assert round(sequence.frames[3].mean() / 30) == 3
     assert [round(frame.mean() / 30) for frame in sequence.head(2).frames] == [0, 1]

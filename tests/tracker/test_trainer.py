@@ -66,3 +66,12 @@ def test_it_is_saved_every_so_often_and_reports_each_step(tmp_path):
 
     Line(0, 3, 1.).run(batches(0, 3), tmp_path, save_every=0, report=report)
     assert told == [(1, {"loss"}, False), (2, {"loss"}, True), (3, {"loss"}, True)]
+
+
+def test_another_trainings_checkpoint_is_told(tmp_path):
+    class Curve(Line):
+        OPTIONS = ("bend",)
+
+    Line(0, 1, 1.).save(tmp_path)
+    with pytest.raises(ValueError, match="written by the training of a Line, not of a Curve"):
+        Curve.begin(tmp_path, True, 0, 1)

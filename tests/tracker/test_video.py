@@ -230,3 +230,20 @@ def test_a_stream_is_a_source_that_does_not_wait(monkeypatch, tmp_path):
     assert asked == ["rtsp://host/door?key=1"]
     assert source.camera and source.stem == "stream" and source.size == (12, 10)
     assert source.fps is None and source.count is None
+
+
+def test_what_a_link_points_to_is_replaced_and_what_is_no_file_is_written_to(tmp_path):
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_text("before")
+    link.symlink_to(real)
+    with replacing(link) as partial:
+        partial.write_text("after")
+    assert link.is_symlink() and real.read_text() == "after"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with replacing(pipe) as partial:
+            partial.write_text("through")
+        assert pipe.is_fifo() and os.read(reader, 10) == b"through"
+    finally:
+        os.close(reader)

@@ -24,10 +24,11 @@ import numpy as np
 SEPARATORS = r"[,;\s]+"
 
 
-def read_boxes(path, frames=None, one_based=False):
+def read_boxes(path, frames=None, one_based=False, unnoted=np.nan):
     """The boxes of a file: (n, 4) float64, nan rows where the target is absent.
 
-    frames: how many there are, for files that note some of them; the rows of the others are nan.
+    frames: how many there are, for files that note some of them; unnoted: what is in the rows of the
+    others.
     Raises ValueError, naming file and line, for a line that is no box.
     """
     rows, noted, width = [], [], None
@@ -58,7 +59,7 @@ def read_boxes(path, frames=None, one_based=False):
     if min(noted) < 0 or max(noted) >= total or len(set(noted)) < len(noted):
         raise ValueError(f"{path}: frame numbers have to be from 0 to {total - 1}, each at most "
                          f"once, got {_short(', '.join(map(str, noted)))}")
-    sparse = np.full((total, 4), np.nan)
+    sparse = np.full((total, 4), unnoted)
     sparse[noted] = boxes
     return sparse
 

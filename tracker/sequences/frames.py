@@ -19,16 +19,20 @@ VIDEO_TYPES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 class Sequence:
     """frames: anything with len() whose [i] gives frame i, (H, W, 3) uint8 BGR, and that can be
     iterated; boxes: (n, 4) float64 x, y, w, h in pixels, 0-based, one row a frame, nan where the
-    target is absent; layout: the name of the layout that it was found in, or ""; attributes:
-    {name: (n,) bool}, the frames that the dataset's own files tag so."""
+    target is absent or nobody noted where it is; layout: the name of the layout that it was found in,
+    or ""; attributes: {name: (n,) bool}, the frames that the dataset's own files tag so; noted: (n,)
+    bool, the frames of which is known whether the target is there, None for all."""
 
     name: str
     frames: Any
     boxes: np.ndarray
     layout: str = ""
     attributes: dict = field(default_factory=dict)
+    noted: Any = None
 
     def __post_init__(self):
+        if self.noted is None:
+            object.__setattr__(self, "noted", np.ones(len(self.boxes), bool))
         if len(self.frames) != len(self.boxes):
             raise ValueError(
                 f"sequence {self.name}: {len(self.frames)} frames but {len(self.boxes)} boxes. "
@@ -45,10 +49,16 @@ class Sequence:
         """(n,) bool: where the target is."""
         return np.isfinite(self.boxes).all(1)
 
+    @property
+    def absent(self):
+        """(n,) bool: where the target is known not to be."""
+        return self.noted & ~self.present
+
     def head(self, frames):
         """The first `frames` frames of it, from the first annotated one on if that is later."""
         end = min(max(frames, int(self.present.argmax()) + 1), len(self))
         return replace(self, frames=_Head(self.frames, end), boxes=self.boxes[:end],
+                       noted=self.noted[:end],
                        attributes={name: tag[:end] for name, tag in self.attributes.items()})
 
 

@@ -37,6 +37,7 @@ from tracker.sequences.frames import (
     natural_order,
 )
 
+UNNOTED = np.inf    # in the rows of boxes of which a file says nothing
 EXPECTED = ("expected the layout of OTB, GOT-10k, VOT, LaSOT, UAV123, TrackingNet or MOTChallenge; "
             "or NAME/groundtruth_rect.txt (or groundtruth.txt; a box x,y,w,h a line) with the "
             "images in NAME/img/ or beside the file; or NAME.mp4 (or a folder NAME of images) with "
@@ -108,10 +109,12 @@ def describe(sequences):
     """One line about what was found: how many sequences and frames, in which layout."""
     layouts = Counter(sequence.layout or "no known layout" for sequence in sequences)
     frames = sum(len(sequence) for sequence in sequences)
-    absent = sum(int((~sequence.present).sum()) for sequence in sequences)
+    absent = sum(int(sequence.absent.sum()) for sequence in sequences)
+    unnoted = sum(int((~sequence.noted).sum()) for sequence in sequences)
     many = len(sequences) > 1
     return (f"{len(sequences)} sequence{'s' * many} ({', '.join(layouts)} layout"
-            f"{'s' * (len(layouts) > 1)}), {frames} frames, {absent} of them without the target")
+            f"{'s' * (len(layouts) > 1)}), {frames} frames, {absent} of them without the target"
+            + f", {unnoted} not annotated" * (unnoted > 0))
 
 
 def _search(path, one_based, depth):
@@ -229,7 +232,7 @@ def _is_video(path):
 
 def _read_video(path, one_based):
     frames = VideoFrames(path)
-    boxes = read_boxes(_beside(path), len(frames), one_based)
+    boxes = read_boxes(_beside(path), len(frames), one_based, UNNOTED)
     return [_sequence(path.stem, frames, boxes, _beside(path), "video", {})]
 
 
@@ -293,7 +296,7 @@ def _folder(path, file, layout, one_based, tags, absent=()):
     """The sequence of one folder and one box file; `absent`: the tags that hide the target."""
     folder = next((path / name for name in ("img", "color") if (path / name).is_dir()), path)
     images = _images(folder, file)
-    boxes = read_boxes(file, len(images), one_based)
+    boxes = read_boxes(file, len(images), one_based, UNNOTED)
     name = path.resolve().name
     span = SPANS.get(name.lower()) if layout == "OTB" else None
     if span and len(images) > len(boxes) == span[1] - span[0] + 1:
@@ -340,7 +343,8 @@ def _sequence(name, frames, boxes, file, layout, tags):
         if len(tag) != len(boxes):
             raise ValueError(f"sequence {name}: {len(frames)} frames, but {len(tag)} entries of "
                              f"{key!r} beside {file}")
-    return Sequence(name, frames, boxes, layout, tags)
+    noted = ~np.isinf(boxes).any(1)
+    return Sequence(name, frames, np.where(noted[:, None], boxes, np.nan), layout, tags, noted)
 
 
 def _flags(path, files):

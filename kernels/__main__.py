@@ -4,6 +4,7 @@
 """
 
 import argparse
+import math
 import sys
 
 from kernels import ladders
@@ -19,18 +20,38 @@ def main(arguments=None):
     timed.add_argument("op", nargs="?", help="an op, the beginning of several, or api; default: all")
     timed.add_argument("--json", metavar="FILE", help="write all numbers")
     timed.add_argument("--plot", metavar="FILE", help="write a roofline picture (matplotlib)")
-    timed.add_argument("--threads", type=int, nargs="+", metavar="N", help="default: 1 and all")
+    timed.add_argument("--threads", type=_threads, nargs="+", metavar="N", help="default: 1 and all")
     timed.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    timed.add_argument("--seconds", type=float, default=0.3, help="for each contestant of a case")
+    timed.add_argument("--seconds", type=_seconds, default=0.3, metavar="S",
+                       help="for each contestant of a case")
     options = parser.parse_args(arguments)
     try:
         environment()
     except ValueError as error:
         parser.error(str(error))
-    if options.command is None:
-        return show()
-    return bench(options.op, options.json, options.plot, options.threads, options.device,
-                 options.seconds)
+    try:
+        if options.command is None:
+            return show()
+        return bench(options.op, options.json, options.plot, options.threads, options.device,
+                     options.seconds)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _threads(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number of threads is 1 or more, not {text!r}")
+    return int(text)
+
+
+def _seconds(text):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"a time is a number above 0, such as 0.3, not {text!r}")
+    return seconds
 
 
 def show():

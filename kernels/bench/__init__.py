@@ -91,15 +91,23 @@ def check_output(path):
 
 
 def answers_of(module, task):
-    """The answers, one JSON object a line, of a new process that runs `module` on the task."""
+    """The answers, one JSON object a line, of a new process that runs `module` on the task.
+
+    Whoever stops before the last answer ends the process; Ctrl-C reaches it only so."""
     environment = {**os.environ, **dict.fromkeys(COUNTS, str(task["threads"]))}
     for name, value in TUNED.items():
         environment.pop(name, None)
         if task["allocator"] == "tuned":
             environment[name] = value
     command = [sys.executable, "-m", module, json.dumps(task)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        for line in process.stdout:
-            yield json.loads(line)
+    # in a session of its own it does not see the terminal's Ctrl-C, and prints no traceback
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True,
+                          start_new_session=True) as process:
+        try:
+            for line in process.stdout:
+                yield json.loads(line)
+        except BaseException:
+            process.kill()
+            raise
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")

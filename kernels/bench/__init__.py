@@ -32,11 +32,14 @@ def bench(op=None, json_file=None, plot_file=None, threads=None, device="cpu", s
 
     threads: numbers of threads, by default one and all. seconds: for each contestant of a case.
     Returns the exit code: 1 if a rung is wrong. SystemExit, before anything is measured, for an
-    unknown op and for a file that cannot be written.
+    unknown op, for a file that cannot be written and for a plot without a rung.
     """
     chosen = [name for name in ladders() if op is None or name.startswith(op)]
     if not chosen and op != "api":
         raise SystemExit(f"there is no op {op!r}; the ops are api, {', '.join(ladders())}")
+    if plot_file and not chosen:
+        raise SystemExit("--plot draws the rooflines of rungs, and api has none: leave --plot out, or "
+                         "name an op that has rungs, such as conv2d")
     for file in filter(None, (json_file, plot_file)):
         check_output(file)
     if plot_file:

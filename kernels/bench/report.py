@@ -115,6 +115,7 @@ def plot(results, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     counts = sorted(results["ceilings"], key=int)
     every = [row for row in results["rows"] if row.get("bytes") and row["allocator"] == "default"]
@@ -133,9 +134,10 @@ def plot(results, path):
         above.annotate(f"{ceiling['flops']:.0f} GFLOP/s", (500, ceiling["flops"]), (-4, 4),
                        textcoords="offset points", ha="right", color="0.3")
         below.axvline(ceiling["stream"], color="0.3")
-        below.annotate(f" {ceiling['stream']:.0f} GB/s", (ceiling["stream"], 1), (0, -10),
+        below.annotate(f"{ceiling['stream']:.0f} GB/s", (ceiling["stream"], 1), (0, 4), ha="center",
                        xycoords=("data", "axes fraction"), textcoords="offset points", color="0.3")
-        for row in (row for row in every if str(row["threads"]) == count):
+        rows = [row for row in every if str(row["threads"]) == count]
+        for row in rows:
             style = {"s": 50, "alpha": 0.85, "marker": marks[row["name"]], "edgecolors": "0.2",
                      "linewidths": 0.4}
             if row.get("flops"):
@@ -148,16 +150,22 @@ def plot(results, path):
         above.set(xscale="log", yscale="log", xlim=(0.5, 500), ylim=(0.5, 2.5 * ceiling["flops"]),
                   xlabel="operations for each byte from memory (FLOP/B)", ylabel="speed (GFLOP/s)",
                   title=f"{count} thread{'s' * (count != '1')}")
-        below.set(xscale="log", xlabel="speed (GB/s; above the ceiling: from the cache)",
+        speeds = [ceiling["stream"], *(r["gbytes_per_second"] for r in rows if not r.get("flops"))]
+        below.set(xscale="log", xlim=(min(speeds) / 2, 2 * max(speeds)),
+                  xlabel="speed (GB/s; above the ceiling: from the cache)",
                   yticks=range(len(moving)), yticklabels=moving, ylim=(-1, len(moving)))
+        below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        below.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        below.xaxis.set_minor_locator(NullLocator())
         for axes in (above, below):
             axes.grid(True, which="major", color="0.9")
             axes.set_axisbelow(True)
     colour_key = [plt.Line2D([], [], ls="", marker="o", color=c, label=op) for op, c in colours.items()]
     mark_key = [plt.Line2D([], [], ls="", marker=m, color="0.4", label=name)
                 for name, m in marks.items()]
-    panels[0, -1].legend(handles=colour_key, loc="upper left", bbox_to_anchor=(1.02, 1), title="op",
-                         frameon=False)
+    if colour_key:
+        panels[0, -1].legend(handles=colour_key, loc="upper left", bbox_to_anchor=(1.02, 1),
+                             title="op", frameon=False)
     panels[1, -1].legend(handles=mark_key, loc="upper left", bbox_to_anchor=(1.02, 1), title="rung",
                          frameon=False)
     figure.savefig(path, dpi=110)

@@ -50,6 +50,25 @@ def test_json_and_plot(tiny, tmp_path, capsys):
     assert "GB/s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("speeds", [(26, 40), (5.6, 5.9, 46, 50), (.02, 900)])
+def test_what_is_written_on_the_plot_can_be_read(speeds, tmp_path, monkeypatch):
+    """Of a single op: the labels of the lower axis lie apart, the ceiling's lies outside the frame."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    rows = [{"op": "adam", "name": str(i), "bytes": 1, "threads": 1, "allocator": "default",
+             "milliseconds": 1., "gbytes_per_second": speed} for i, speed in enumerate(speeds)]
+    report.plot({"ceilings": {"1": {"flops": 268., "stream": 55.}}, "rows": rows}, tmp_path / "a.png")
+    above, below = plt.gcf().axes
+    boxes = [label.get_window_extent() for label in below.get_xticklabels(which="both") if label.get_text()]
+    boxes = sorted((box.x0, box.x1) for box in boxes
+                   if below.bbox.x0 <= (box.x0 + box.x1) / 2 <= below.bbox.x1)
+    assert len(boxes) > 1 and all(a[1] < b[0] for a, b in zip(boxes, boxes[1:]))
+    assert below.texts[0].get_text() == "55 GB/s"
+    assert below.texts[0].get_window_extent().y0 > below.bbox.y1
+    assert above.get_legend() is None and below.get_legend() is not None
+    plt.clf()
+
+
 def test_files_are_checked_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(bench.cases, "check", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").touch()
@@ -62,6 +81,8 @@ def test_files_are_checked_before_anything_is_measured(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     with pytest.raises(SystemExit, match=r"a\.txt: matplotlib writes files named .*\*\.png"):
         bench.bench("adam", plot_file=str(tmp_path / "a.txt"))
+    with pytest.raises(SystemExit, match="api has none: leave --plot out, or name an op"):
+        bench.bench("api", plot_file=str(tmp_path / "a.png"))
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -25,17 +25,28 @@ def list_lessons(context: typer.Context):
 @app.command()
 def run(number: str):
     """Run one lesson, its number 01 to 14; figures go to course-output/."""
-    paths = course.scripts()
-    key = number.zfill(2)
-    if key not in paths:
-        raise typer.BadParameter(f"there is no lesson {number!r}; there are {', '.join(paths)}")
-    runpy.run_path(str(paths[key]), run_name="__main__")
+    runpy.run_path(str(course.scripts()[_lesson(number)]), run_name="__main__")
 
 
 @app.command()
 def build(folder: str = "course-output", only: str = ""):
     """Run the lessons and write their pages and index.html to FOLDER. --only 01,02 for some."""
-    print(course.build(folder, [n.zfill(2) for n in only.split(",")] if only else None))
+    numbers = [_lesson(number) for number in only.split(",")] if only else None
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{folder} is no folder to write to: {error.strerror}") from error
+    print(course.build(folder, numbers))
 
 
-app()
+def _lesson(number):
+    """A lesson's number as course.scripts() has it."""
+    key = number.strip().zfill(2)
+    if key not in course.scripts():
+        raise typer.BadParameter(f"there is no lesson {number!r}; there are "
+                                 f"{', '.join(course.scripts())}")
+    return key
+
+
+if __name__ == "__main__":
+    app()

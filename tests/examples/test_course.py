@@ -1,5 +1,6 @@
 """The lessons run, and what their captions and texts claim is so."""
 
+import re
 import runpy
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 matplotlib.use("Agg")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -53,6 +55,20 @@ def test_a_page_shows_text_code_output_and_figures(tmp_path, monkeypatch):
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
     listed = index.read_text(encoding="utf-8")
     assert all(course.title(path).split("'")[0] in listed for path in course.scripts().values())
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["build", "--only", "01,99"], "there is no lesson '99'; there are 01"),
+    (["run", "99"], "there is no lesson '99'; there are 01"),
+    (["build", "--folder", "{file}"], "is no folder to write to: File exists"),
+    (["build", "--folder", "{file}/a"], "is no folder to write to: Not a directory")])
+def test_what_cannot_be_built_is_one_error(arguments, says, tmp_path, monkeypatch):
+    from examples.__main__ import app
+    monkeypatch.setattr(course, "run", lambda *_: pytest.fail("it began"))
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, [word.format(file=tmp_path / "file") for word in arguments])
+    assert result.exit_code == 2 and says in " ".join(re.sub("[│╭╰─]", "", result.output).split())
+    assert not (tmp_path / "index.html").exists()
 
 
 def test_the_scripts_open_as_notebooks():

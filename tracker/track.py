@@ -172,7 +172,7 @@ def _record(source, folder, step, draw, around, window, console, realtime):
                 raise
         finally:
             frames.close()                      # the thread that reads, if there is one
-        bar.update(task, total=len(numbers))
+        bar.update(task, total=numbers[-1] + 1)
     with replacing(files["sheet"]) as path:
         if not import_cv2().imwrite(str(path), sheet.image()):
             raise OSError(f"{files['sheet']} could not be written")

@@ -16,6 +16,7 @@ from tracker.metrics import one_pass
 from tracker.multi import MultiTracker
 from tracker.scenes import render
 from tracker.sequences import read_boxes, read_mot
+from tracker import track as module
 from tracker.track import boxes_text, track, track_many
 from tracker.video import FrameSource, VideoWriter
 
@@ -167,7 +168,10 @@ def test_folders_with_dots_keep_their_name(tmp_path):
     assert summary["fps"] is None       # one frame: nothing was timed
 
 
-def test_in_real_time_frames_are_skipped_and_everything_says_so(video, tmp_path):
+def test_in_real_time_frames_are_skipped_and_everything_says_so(video, tmp_path, monkeypatch):
+    bars, progress = [], module._progress
+    monkeypatch.setattr(module, "_progress", lambda *args: bars.append(progress(*args)) or bars[-1])
+
     class Slow(Mover):
         def update(self, frame):
             time.sleep(.1)                      # two frames of the file's 20 a second
@@ -179,6 +183,7 @@ def test_in_real_time_frames_are_skipped_and_everything_says_so(video, tmp_path)
     summary = run(video, tracker, tmp_path, realtime=True, notes=notes)
     seen = len(tracker.frames)
     assert summary["frames"] == seen < 11 and summary["skipped"] == 12 - seen
+    assert bars[0].tasks[0].completed == bars[0].tasks[0].total == 12
     assert sum(f["skipped"] for f in summary["per_frame"]) == 12 - seen
     boxes = read_boxes(tmp_path / "my clip-boxes.txt")
     numbers = np.cumsum([1 + f["skipped"] for f in summary["per_frame"]]) - 1

@@ -71,7 +71,7 @@ def run(tracker, sequence, progress=None, first=None):
     boxes, confidence, seconds = np.full((n, 4), np.nan), np.full(n, np.nan), np.full(n, np.nan)
     lost, size, i = np.zeros(n, bool), (0, 0), 0
     try:
-        for i, frame in enumerate(sequence.frames):
+        for frame in sequence.frames:
             if i == start:
                 size = (frame.shape[1], frame.shape[0])
                 tracker.init(frame, first)
@@ -83,9 +83,10 @@ def run(tracker, sequence, progress=None, first=None):
                 state = tracker.update(frame)
                 seconds[i] = time.perf_counter() - began
                 boxes[i], confidence[i], lost[i] = state.box, state.confidence, state.lost
+            i += 1          # the number of the next frame: an error in reading it is that frame's
             if progress:
-                progress(i + 1, n)
-        if i + 1 != n:
+                progress(i, n)
+        if i != n:
             raise ValueError(f"the frames end here, but there are boxes for {n}")
     except Exception as error:
         raise RuntimeError(f"{sequence.name}, frame {i}: {type(error).__name__}: "

@@ -85,9 +85,14 @@ def test_the_velocity_baseline_is_told_the_second_annotated_box():
     np.testing.assert_allclose(track.boxes, moving().boxes)
 
 
-def test_errors_name_sequence_and_frame():
+def test_errors_name_sequence_and_frame(tmp_path):
+    images = [tmp_path / name for name in ("0.png", "1.png", "gone.png")]
+    for path in images[:2]:
+        evaluate.import_cv2().imwrite(str(path), np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(RuntimeError, match="moving, frame 3: ArithmeticError: it broke"):
         evaluate.run(Scripted(np.ones((8, 4)), fail_at=3), moving())
+    with pytest.raises(RuntimeError, match=r"s, frame 2: ValueError: cannot read the image .*gone\.png"):
+        evaluate.run(Scripted(np.ones((3, 4))), Sequence("s", ImageFrames(images), np.ones((3, 4))))
     short = moving()
     object.__setattr__(short, "boxes", np.ones((9, 4)))     # as a video that ends too early
     with pytest.raises(RuntimeError, match="the frames end here, but there are boxes for 9"):

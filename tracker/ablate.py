@@ -196,9 +196,12 @@ class Row:
         """What was found out about the part."""
         v = self.variant
         now, better = not v.adds, self.held_out > 0
+        tie = self.held_out == 0 <= self.worth      # 0 too where it costs, and is chosen nowhere
         text = (f"{v.part}: {self.verdict}, {signed(self.worth)} AUC "
                 f"[{signed(self.interval[0])}, {signed(self.interval[1])}], "
                 f"{signed(self.held_out)} held out; {'on' if now else 'off'} by default")
+        if tie:
+            return f"{text}, no difference held out"
         return text if now == better else f"{text}, better {'on' if better else 'off'}"
 
 

@@ -101,6 +101,8 @@ def test_what_is_said_of_a_part():
             (False, better, "does not pay", ", better off"),
             (True, worse, "does not pay", "; off by default"),
             (True, better, "pays", ", better on"),
+            (False, [0., 0., 0.], "within noise", "; on by default, no difference held out"),
+            (True, [0., 0., 0.], "within noise", "; off by default, no difference held out"),
             (True, [.01, -.012, .002, -.003], "within noise", "; off by default")]:
         text = row(adds, change).sentence()
         assert text.startswith(f"the part: {verdict}, ") and text.endswith(end), text

@@ -43,6 +43,8 @@ def demo(folder="demo-output", name=None, show=False, device="cpu", json=None, c
     console, summaries = Console(), {}
     name = tracker.DEFAULT if name is None else name
     if rendered:
+        if show:
+            Window(name).close()        # where none can be opened, nothing is rendered
         clips = folder
         for clip, arguments in RENDERED.items():
             write_scene(render(**arguments), Path(folder) / clip)

@@ -27,9 +27,10 @@ from tracker.video import replacing
 GUESSES = ("predicted", "no motion", "constant velocity")
 
 
-def follow(tracker, sequence):
+def follow(tracker, sequence, name="this tracker"):
     """One pass -> boxes (n, 4), predicted (n, 4) and reach (n, 2) for each frame, as told in the
-    frame before it; nan where nothing was told. Raises ValueError for a tracker that predicts nothing."""
+    frame before it; nan where nothing was told. Raises ValueError for a tracker that predicts
+    nothing; name: what that calls it."""
     n, start = len(sequence), int(sequence.present.argmax())
     boxes, predicted, reach = np.full((n, 4), np.nan), np.full((n, 4), np.nan), np.full((n, 2), np.nan)
     for i, frame in enumerate(sequence.frames):
@@ -39,7 +40,8 @@ def follow(tracker, sequence):
         elif i > start:
             state = tracker.update(frame)
             if state.predicted is None:
-                raise ValueError("this tracker predicts nothing: its State.predicted is None")
+                raise ValueError(f"{name} predicts nothing: its State.predicted is None; correlation "
+                                 "predicts, with the weights of its motion network")
             boxes[i] = state.box
             if i + 1 < n:
                 predicted[i + 1], reach[i + 1] = state.predicted, state.reach
@@ -86,12 +88,17 @@ def predict_command(data_folder, tracker=None, json=None, max_frames=None, one_b
     work = [(s, np.where(s.present, 1., np.nan)) for s in sequences]
     if blockers:
         work += [(s, sight) for kind, s, _, sight in cases(sequences) if kind == "blocked"]
-    follower, found = load(DEFAULT if tracker is None else tracker), []
+    tracker = DEFAULT if tracker is None else tracker
+    follower, found = load(tracker), []
     with bar(console, len(work)) as step:
         for sequence, sight in work:
-            found.append(errors(*follow(follower, sequence), sequence.boxes, sight))
+            tracked = follow(follower, sequence, f"the tracker {tracker}")
+            found.append(errors(*tracked, sequence.boxes, sight))
             step(sequence.name, False)
     rows = table(found)
+    if not rows:
+        raise ValueError("no frame can be judged: a prediction is made in a sequence's second frame for "
+                         "its third, so it takes 3 frames or more with the target (--max-frames)")
     shown = Table(title="the next frame's centre: mean / median error in sizes of the target")
     for heading in ("frames", "", *GUESSES, "in the 80 % region"):
         shown.add_column(heading, justify="right" if heading else "left")

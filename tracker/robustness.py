@@ -201,6 +201,9 @@ def robustness_command(data_folder, trackers=None, jobs=1, json=None, max_frames
     """
     console = Console()
     sequences = found_sequences(data_folder, console, max_frames, one_based)
+    if not any(s.present[s.present.argmax() + 1:].any() for s in sequences):
+        raise ValueError("no sequence has a frame to judge: the target is in its first frame only, "
+                         "whose box is given; it takes 2 frames or more (--max-frames)")
     names = split_names(trackers) or [DEFAULT, "CSRT"]
     usable = loadable(makers_of(names))[0]
     with bar(console, passes(len(sequences), len(usable))) as step:

@@ -154,6 +154,8 @@ def test_no_box_and_no_display_says_how_to_give_it(images, monkeypatch):
         pytest.skip("a display is always there")
     assert "--box x,y,w,h" in refuse("track", images, "--tracker", "first")
     assert "leave out --show" in refuse("demo", "--show", "--tracker", "first")
+    rendered = refuse("demo", "--show", "--rendered", "--tracker", "first", "--output", images / "out")
+    assert "leave out --show" in rendered and not (images / "out").exists()
 
 
 def test_evaluate(images, tmp_path):
@@ -277,6 +279,20 @@ def test_robustness(images):
     assert curve[3] is None and 0 < curve[0] < 1     # every eighth of four: nothing to judge
     assert "success AUC against frame rate" in result.output
     assert "'psychic'" in refuse("robustness", images, "--trackers", "psychic")
+
+
+def test_too_few_frames_to_judge(images):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    assert "2 frames or more (--max-frames)" in refuse("robustness", images, "--max-frames", "1")
+    for few in "12":
+        assert "3 frames or more" in refuse("predict", images, "--max-frames", few)
+    assert call("predict", images, "--max-frames", "3").exit_code == 0
+
+
+def test_a_tracker_that_predicts_nothing(images):
+    (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
+    line = refuse("predict", images, "--tracker", "first")
+    assert "the tracker first predicts nothing: " in line and "correlation predicts" in line
 
 
 def test_train_says_what_data_it_wants(tmp_path):

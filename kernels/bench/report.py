@@ -136,8 +136,7 @@ def plot(results, path):
         below.axvline(ceiling["stream"], color="0.3")
         below.annotate(f"{ceiling['stream']:.0f} GB/s", (ceiling["stream"], 1), (0, 4), ha="center",
                        xycoords=("data", "axes fraction"), textcoords="offset points", color="0.3")
-        rows = [row for row in every if str(row["threads"]) == count]
-        for row in rows:
+        for row in (row for row in every if str(row["threads"]) == count):
             style = {"s": 50, "alpha": 0.85, "marker": marks[row["name"]], "edgecolors": "0.2",
                      "linewidths": 0.4}
             if row.get("flops"):
@@ -150,9 +149,7 @@ def plot(results, path):
         above.set(xscale="log", yscale="log", xlim=(0.5, 500), ylim=(0.5, 2.5 * ceiling["flops"]),
                   xlabel="operations for each byte from memory (FLOP/B)", ylabel="speed (GFLOP/s)",
                   title=f"{count} thread{'s' * (count != '1')}")
-        speeds = [ceiling["stream"], *(r["gbytes_per_second"] for r in rows if not r.get("flops"))]
-        below.set(xscale="log", xlim=(min(speeds) / 2, 2 * max(speeds)),
-                  xlabel="speed (GB/s; above the ceiling: from the cache)",
+        below.set(xscale="log", xlabel="speed (GB/s; above the ceiling: from the cache)",
                   yticks=range(len(moving)), yticklabels=moving, ylim=(-1, len(moving)))
         below.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         below.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -50,7 +50,7 @@ def test_json_and_plot(tiny, tmp_path, capsys):
     assert "GB/s" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("speeds", [(26, 40), (5.6, 5.9, 46, 50), (.02, 900)])
+@pytest.mark.parametrize("speeds", [(26, 40), (1.5, 30), (.02, 900)])
 def test_what_is_written_on_the_plot_can_be_read(speeds, tmp_path, monkeypatch):
     """Of a single op: the labels of the lower axis lie apart, the ceiling's lies outside the frame."""
     plt = pytest.importorskip("matplotlib.pyplot")
@@ -67,7 +67,8 @@ def test_what_is_written_on_the_plot_can_be_read(speeds, tmp_path, monkeypatch):
     assert below.texts[0].get_text() == "55 GB/s"
     assert below.texts[0].get_window_extent().y0 > below.bbox.y1
     assert above.get_legend() is None and below.get_legend() is not None
-    plt.clf()
+    monkeypatch.undo()
+    plt.close("all")
 
 
 def test_files_are_checked_before_anything_is_measured(tmp_path, monkeypatch):

@@ -99,13 +99,15 @@ print(f"frames that units remember: from {remembers.min():.1f} to {remembers.max
 # %% [markdown]
 # ## Hide the cup
 #
-# From frame 60 to 79 a piece of the background is put over the place where the cup is.
+# From frame 60 to 79 a piece of the background is put over the place where the cup is: between the
+# frames that have a note, on the straight line from one note to the next.
 
 # %%
 HIDDEN = range(60, 80)
 covered = [frame.copy() for frame in frames]
+notes = np.flatnonzero(np.isfinite(noted[:, 0]))
 for k in HIDDEN:
-    x, y, w, h = (int(v) for v in states[k - 1].box)
+    x, y, w, h = (int(np.interp(k, notes, noted[notes, i])) for i in range(4))
     height, width = frames[k].shape[:2]
     x, y, w, h = max(x - w // 4, 0), max(y - h // 4, 0), w * 3 // 2, h * 3 // 2
     left = 0 if x > width // 2 else width - w

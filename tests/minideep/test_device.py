@@ -32,7 +32,7 @@ def test_asking_for_cuda_says_what_is_missing_and_what_mends_it():
 @needs_no_gpu
 def test_the_environment_asks_for_cuda():
     result = python("import minideep; minideep.tensor([1.0])", MINIDEEP_DEVICE="cuda")
-    assert result.returncode and "RuntimeError: CUDA cannot be used here" in result.stderr
+    assert result.returncode and "DeviceError: CUDA cannot be used here" in result.stderr
 
 
 def test_an_unknown_device_is_named():

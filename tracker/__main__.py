@@ -2,7 +2,7 @@
 
 import os
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -421,11 +421,7 @@ def _device(name, tracker):
     if name == "cuda" and tracker in ("first", "velocity", *OPENCV):
         raise ValueError(f"--device cuda: the tracker {tracker} computes on the cpu only")
     import minideep
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(minideep.device(name))
-        except RuntimeError as error:       # no GPU, no CuPy: it says what is missing
-            raise OSError(str(error)) from error
+    with minideep.device(name):
         yield name
 
 

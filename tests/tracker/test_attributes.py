@@ -64,3 +64,12 @@ def test_the_datasets_own_attributes_come_first():
         "occlusion": ["s"], "scale change": ["t"]}
     assert found["occlusion"]["s"].tolist() == [True, False]
     assert found["scale change"]["t"].all()
+
+
+def test_a_frame_that_nobody_noted_is_no_absence():
+    frames = [np.full((60, 80, 3), 90, np.uint8)] * 20
+    boxes = np.tile([20., 15., 30., 25.], (20, 1))
+    boxes[5:9] = np.nan
+    assert "absence" in computed(Sequence("away", frames, boxes))
+    noted = np.isfinite(boxes[:, 0])
+    assert "absence" not in computed(Sequence("unknown", frames, boxes, noted=noted))

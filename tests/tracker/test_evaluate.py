@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import tracker
 from tracker import State, cache, evaluate, metrics
+from tracker.attributes import find_attributes
 from tracker.sequences import ImageFrames, Sequence, find_sequences
 
 cv2 = pytest.importorskip("cv2")
@@ -488,7 +490,10 @@ def test_frames_that_nobody_noted_are_not_judged():
     boxes[2:5] = np.nan
     frames = [np.zeros((24, 32, 3), np.uint8)] * 6
     noted = np.array([True, True, False, False, True, True])    # in frame 4 it is known to be away
-    for sequence, auc in ((Sequence("a", frames, boxes), 3 / 6), (Sequence(
-            "b", frames, boxes, noted=noted), 3 / 4)):
+    tags = {"haze": np.ones(6, bool)}
+    for sequence, auc in ((Sequence("a", frames, boxes, "", tags), 3 / 6),
+                          (Sequence("b", frames, boxes, "", tags, noted), 3 / 4)):
         report = evaluate.evaluate([sequence], ["first"], absent="otb")
         assert report.outcomes["first"][0].one_pass.auc == pytest.approx(20 / 21 * auc)
+        report = replace(report, attributes=find_attributes([sequence]))
+        assert report.by_attribute("first")["haze"] == pytest.approx(20 / 21 * auc)

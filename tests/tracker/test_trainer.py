@@ -54,7 +54,7 @@ def test_a_checkpoint_is_neither_written_over_nor_invented(tmp_path):
     Line(0, 1, 1.).save(tmp_path)
     with pytest.raises(FileExistsError, match="--resume"):
         Line.begin(tmp_path, False, 0, 1, slope=1.)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="leave out --resume"):
         Line.begin(tmp_path / "nothing", True, 0, 1)
 
 

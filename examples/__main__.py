@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import course  # noqa: E402
 import typer  # noqa: E402
 
+from tracker.files import check_output  # noqa: E402
+
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
@@ -33,9 +35,9 @@ def build(folder: str = "course-output", only: str = ""):
     """Run the lessons and write their pages and index.html to FOLDER. --only 01,02 for some."""
     numbers = [_lesson(number) for number in only.split(",")] if only else None
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        check_output(folder, folder=True)
     except OSError as error:
-        raise typer.BadParameter(f"{folder} is no folder to write to: {error.strerror}") from error
+        raise typer.BadParameter(str(error)) from error
     print(course.build(folder, numbers))
 
 

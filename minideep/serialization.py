@@ -17,8 +17,9 @@ __all__ = "assign atomic_write load_arrays save_arrays".split()
 
 
 def atomic_write(path, data):
-    """Write bytes to `path`, all or nothing. Its folder is made if it is not there."""
-    path = os.path.abspath(os.fspath(path))
+    """Write bytes to `path`, all or nothing. Its folder is made if it is not there; what a link points
+    to is replaced, not the link."""
+    path = os.path.realpath(os.fspath(path))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path),
                                          prefix="." + os.path.basename(path) + ".")

@@ -103,8 +103,9 @@ def track(
 
         import tracker as package
         from tracker.demo import print_files, results_table
+        from tracker.files import write_json
         from tracker.track import track as run
-        from tracker.track import track_many, write_json
+        from tracker.track import track_many
         from tracker.video import FrameSource
         from tracker.window import Window
 
@@ -138,7 +139,7 @@ def track(
             console.print(f"{summary['skipped']} frames were skipped")
         print_files(summary, console)
         if json:
-            write_json(summary, json)
+            write_json(json, summary)
 
 
 train = typer.Typer(no_args_is_help=True, help="Train a tracker's network from scratch, with this "
@@ -456,7 +457,7 @@ def _user_errors(*files, folder=None):
 
     files, folder: where the command will write, or None; that it can is checked first."""
     try:
-        from tracker.video import check_output
+        from tracker.files import check_output
         files = [file for file in files if file is not None]
         for file in files:
             check_output(file)

@@ -19,7 +19,6 @@ What helps after a loss (the gate, re-detection) shows in whole sequences only, 
 """
 
 import inspect
-import json as json_format
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,10 +30,10 @@ from tracker import cache
 from tracker.correlation import CROP, CorrelationTracker
 from tracker.evaluate import Job, bar, found_sequences, judge, say, tracks
 from tracker.features import STRIDE, FeatureNetwork
+from tracker.files import write_json
 from tracker.opencv import import_cv2
 from tracker.robustness import Every
 from tracker.sequences import Sequence, describe
-from tracker.video import replacing
 
 DEFAULT = "as it is"
 DRAWS = 10_000          # of the bootstrap
@@ -287,10 +286,7 @@ def ablate_command(data_folder, starts=3, frames=100, jobs=1, json=None, one_bas
     for note in notes:
         say(console, note)
     if json:
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(
-                _content(rows, notes, sequences, starts, frames), indent=1, allow_nan=False) + "\n",
-                encoding="utf-8")
+        write_json(json, _content(rows, notes, sequences, starts, frames))
         say(console, f"written: {json}")
     return rows
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tracker import OPENCV, opencv
-from tracker.video import replacing
+from tracker.files import replacing
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = 1        # raise it when tracker.evaluate.run() shows trackers something else

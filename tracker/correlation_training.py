@@ -14,7 +14,6 @@ interrupted goes on as if it had not been.
 """
 from __future__ import annotations
 
-import json as json_format
 import math
 from itertools import islice
 from pathlib import Path
@@ -23,10 +22,11 @@ import numpy as np
 
 from minideep import ops, optimizers, tensor
 from minideep.data import DataLoader
-from minideep.serialization import atomic_write, load_arrays
+from minideep.serialization import load_arrays
 from tracker import synthetic
 from tracker.differentiable_filter import filter_response
 from tracker.features import STRIDE, FeatureNetwork, hand_made
+from tracker.files import write_json
 from tracker.opencv import import_cv2
 from tracker.sequences import IMAGE_TYPES, VIDEO_TYPES, VideoFrames
 from tracker.training import check_data
@@ -431,6 +431,5 @@ def train_command(data, output, steps=6000, seed=0, resume=False, json=None):
     output = Path(output)
     with TrainingLog(output) as log:
         trainer = train(data, output, steps, seed, resume, report=log)
-    atomic_write(output / "correlation.json",
-                 (json_format.dumps(model_card(data, output), indent=1) + "\n").encode())
+    write_json(output / "correlation.json", model_card(data, output))
     return log.result(trainer, output / "correlation.safetensors", json)

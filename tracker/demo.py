@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 import tracker
+from tracker.files import write_json, write_text
 from tracker.scenes import render
-from tracker.track import track, write_json
-from tracker.video import FrameSource, replacing
+from tracker.track import track
+from tracker.video import FrameSource
 from tracker.window import Window
 
 CLIPS = Path(__file__).parent / "clips"
@@ -61,7 +62,7 @@ def demo(folder="demo-output", name=None, show=False, device="cpu", json=None, c
     for summary in summaries.values():
         print_files(summary, console)
     if json:
-        write_json(summaries, json)
+        write_json(json, summaries)
         console.print(f"summary of all: {json}", markup=False, highlight=False, soft_wrap=True)
     return summaries
 
@@ -70,10 +71,9 @@ def write_scene(scene, path):
     """A scene's frames and first target as PATH.webm and PATH.boxes.txt, see read_notes()."""
     scene.write(f"{path}.webm")
     boxes = scene.sequence().boxes
-    with replacing(f"{path}.boxes.txt") as partial:
-        partial.write_text(f"# {scene.name}: frame, x, y, w, h\n" + "".join(
-            f"{t}," + ",".join(f"{v:.2f}" for v in box) + "\n"
-            for t, box in enumerate(boxes) if np.isfinite(box).all()), encoding="utf-8")
+    write_text(f"{path}.boxes.txt", f"# {scene.name}: frame, x, y, w, h\n" + "".join(
+        f"{t}," + ",".join(f"{v:.2f}" for v in box) + "\n"
+        for t, box in enumerate(boxes) if np.isfinite(box).all()))
 
 
 def read_notes(path, frames):

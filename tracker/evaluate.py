@@ -10,7 +10,6 @@ the run that made the track.
 """
 
 import functools
-import json
 import math
 import multiprocessing
 import os
@@ -29,9 +28,9 @@ from rich.table import Table
 
 from tracker import cache, load, metrics
 from tracker import names as known_names
+from tracker.files import write_json
 from tracker.opencv import import_cv2
 from tracker.sequences import Sequence, describe, find_sequences, write_got10k
-from tracker.video import replacing
 
 BASELINES = ("first", "velocity")
 COLUMNS = {     # key of a summary: (heading, format)
@@ -228,9 +227,7 @@ class Report:
 
     def to_json(self, path):
         """Write content() to a JSON file, all of it or nothing."""
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(self.content(), indent=1, allow_nan=False) + "\n",
-                               encoding="utf-8")
+        write_json(path, self.content())
 
     def to_got10k(self, folder):
         """Write the tracks in GOT-10k's format; those with errors are left out."""

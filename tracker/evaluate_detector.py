@@ -19,11 +19,11 @@ from rich.table import Table
 
 from tracker.boxes import iou
 from tracker.demo import CLIPS
+from tracker.files import write_json
 from tracker.moving import MovingThings
 from tracker.object_detector import CLASSES, SURE, ObjectDetector
 from tracker.opencv import import_cv2
 from tracker.sequences import VideoFrames
-from tracker.video import replacing
 
 OVERLAP = .5            # IoU of a detection that is right
 LEAST = .02             # score down to which detections count for the average precision
@@ -138,7 +138,5 @@ def evaluate_detector_command(json=None):
     console.print(table)
     console.print(f"recall and precision: of the trained detector at scores of {SURE} and more")
     if json:
-        known = [{k: None if v != v else v for k, v in r.items()} for r in rows]     # JSON has no nan
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(known, indent=1) + "\n", encoding="utf-8")
+        write_json(json, rows)
     return rows

@@ -9,7 +9,6 @@ There are two ways to start:
 """
 from __future__ import annotations
 
-import json as json_format
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tracker.evaluate import say
+from tracker.files import write_json
 from tracker.mot_metrics import mot_scores
 from tracker.multi import MultiTracker
 from tracker.scenes import render
 from tracker.sequences import IMAGE_TYPES, ImageFrames, natural_order, read_mot
-from tracker.video import replacing
 
 SHOWN = {"mota": "MOTA", "idf1": "IDF1", "hota": "HOTA", "switches": "switches", "misses": "misses",
          "false_positives": "false"}
@@ -175,12 +174,7 @@ def evaluate_many_command(data=None, scenes=3, max_frames=None, json=None, make=
             table.add_row("mean", *map(_text, means))
         console.print(table)
     if json:
-        finite = {start: {name: {key: value if np.isfinite(value) else None
-                                 for key, value in scores.items()} for name, scores in videos.items()}
-                  for start, videos in found.items()}
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(finite, indent=1, allow_nan=False) + "\n",
-                               encoding="utf-8")
+        write_json(json, found)
         say(console, f"written: {json}")
     return found
 

@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 import minideep
 from minideep import layers, no_grad, ops, optimizers, tensor
 from minideep.models import Model
-from minideep.serialization import assign, atomic_write, load_arrays, save_arrays
+from minideep.serialization import assign, load_arrays, save_arrays
 from tracker.boxes import centre, iou
-from tracker.video import replacing
+from tracker.files import write_json
 
 INPUTS, UNITS = 10, 32
 WEIGHTS = Path(__file__).parent / "weights" / "motion.safetensors"
@@ -312,10 +312,9 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
                  "sequences": sources(data)["sequences"]},
         "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}
                   for i in range(49, steps, max(steps // 10, 1))]}
-    atomic_write(card, (json_format.dumps({**kept, **measured}, indent=1) + "\n").encode())
+    write_json(card, {**kept, **measured})
     result = {"weights": str(path), "frames": frames, "seconds": time.monotonic() - begun}
     print(f"written: {path} after {steps} steps on {frames} frames")
     if json:
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(json, result)
     return result

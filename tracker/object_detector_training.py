@@ -12,7 +12,6 @@ not been.
 """
 from __future__ import annotations
 
-import json as json_format
 import math
 from itertools import islice
 from pathlib import Path
@@ -22,11 +21,12 @@ import numpy as np
 
 from minideep import ops, optimizers, tensor
 from minideep.data import DataLoader
-from minideep.serialization import atomic_write, load_arrays
+from minideep.serialization import load_arrays
 from tracker import synthetic
 from tracker.boxes import centre
 from tracker.correlation_training import SIDE, relit
 from tracker.demo import CLIPS, read_notes
+from tracker.files import write_json
 from tracker.object_detector import CLASSES, GRAY, STRIDE, UNIT, ObjectNetwork
 from tracker.opencv import import_cv2
 from tracker.sequences import VideoFrames
@@ -396,6 +396,5 @@ def train_command(data, output, steps=3000, seed=0, resume=False, json=None):
     output = Path(output)
     with TrainingLog(output) as log:
         trainer = train(data, output, steps, seed, resume, report=log)
-    atomic_write(output / "object_detector.json",
-                 (json_format.dumps(model_card(output), indent=1) + "\n").encode())
+    write_json(output / "object_detector.json", model_card(output))
     return log.result(trainer, output / "object_detector.safetensors", json)

@@ -16,7 +16,6 @@ sight and the box was on it, as long as the target stays in sight. Where a track
 its target, "lost" is no false alarm.
 """
 
-import json as json_format
 import zlib
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,10 +37,10 @@ from tracker.evaluate import (
     split_names,
     tracks,
 )
+from tracker.files import write_json
 from tracker.metrics import one_pass
 from tracker.opencv import import_cv2
 from tracker.synthetic import procedural_photo
-from tracker.video import replacing
 
 HIDDEN = {"Jogging-1": [(70, 77)]}      # sequence: (first hidden frame, first one in sight again)
 SAY, FIND, STAY = 10, 30, 5             # frames: to say "lost", to find again, to stay there
@@ -313,9 +312,7 @@ def occlusions_command(data_folder, trackers=None, jobs=1, seeds=1, json=None, m
                  *result["errors"]]:
         say(console, note)
     if json:
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(content, indent=1, allow_nan=False) + "\n",
-                               encoding="utf-8")
+        write_json(json, content)
         say(console, f"written: {json}")
     return result
 

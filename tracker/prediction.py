@@ -12,7 +12,6 @@ them. All frames in which the target is annotated count, also those in which the
 front (tracker.occlusions), through which the true boxes go on.
 """
 
-import json as json_format
 
 import numpy as np
 from rich.console import Console
@@ -21,8 +20,8 @@ from rich.table import Table
 from tracker import DEFAULT, load
 from tracker.boxes import centre, iou
 from tracker.evaluate import bar, found_sequences, say
+from tracker.files import write_json
 from tracker.occlusions import cases
-from tracker.video import replacing
 
 GUESSES = ("predicted", "no motion", "constant velocity")
 
@@ -108,7 +107,6 @@ def predict_command(data_folder, tracker=None, json=None, max_frames=None, one_b
                       f"{100 * row['inside']:.1f} %")
     console.print(shown)
     if json:
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(json, rows)
         say(console, f"written: {json}")
     return rows

@@ -10,9 +10,9 @@ from tracker import State, attributes, metrics
 from tracker.boxes import iou
 from tracker.draw import annotate
 from tracker.evaluate import BASELINES, COLUMNS
+from tracker.files import write_text
 from tracker.page import grid, page, picture, plot, series_label, table
 from tracker.sequences import describe, pick
-from tracker.video import replacing
 
 MOMENTS = 8                             # strips of pictures
 OFFSETS = (-12, -4, 0, 6, 24)            # frames of a strip, from the one where the target is lost
@@ -37,8 +37,7 @@ def write_page(report, path):
     if shown:
         sections.append((f"Worst moments of {shown}", _moments(report, shown)))
     sections.append(("What is measured", _notes(report)))
-    with replacing(path) as partial:
-        partial.write_text(page("Tracker evaluation", lead, sections), encoding="utf-8")
+    write_text(path, page("Tracker evaluation", lead, sections))
 
 
 def _scores(report, ranked):

@@ -15,7 +15,6 @@ name, so they are the same in every run and for every tracker. Scores are means 
 the first frame, whose box is given, is left out: it would weigh more the fewer frames there are.
 """
 
-import json as json_format
 import math
 import zlib
 from dataclasses import dataclass
@@ -39,10 +38,10 @@ from tracker.evaluate import (
     split_names,
     tracks,
 )
+from tracker.files import write_json, write_text
 from tracker.opencv import import_cv2
 from tracker.page import grid, page, plot, table
 from tracker.sequences import ImageFrames, Sequence, describe
-from tracker.video import replacing
 
 CURVES = {      # name: (what its levels are, the levels; the first one leaves all as it is)
     "noise": ("standard deviation, grey levels", (0, 10, 20, 40)),
@@ -216,17 +215,10 @@ def robustness_command(data_folder, trackers=None, jobs=1, json=None, max_frames
     for note in notes:
         say(console, note)
     if json:
-        curves = {name: {kind: [None if math.isnan(v) else v for v in scores]
-                         for kind, scores in curves.items()}
-                  for name, curves in result["curves"].items()}
-        content = {"data": describe(sequences), **result, "curves": curves,
-                   "levels": {kind: list(levels) for kind, (_, levels) in CURVES.items()}}
-        with replacing(json) as partial:
-            partial.write_text(json_format.dumps(content, indent=1, allow_nan=False) + "\n",
-                               encoding="utf-8")
+        write_json(json, {"data": describe(sequences), **result,
+                          "levels": {kind: list(levels) for kind, (_, levels) in CURVES.items()}})
     if html:
-        with replacing(html) as partial:
-            partial.write_text(_page(result, sequences, notes), encoding="utf-8")
+        write_text(html, _page(result, sequences, notes))
     for written in filter(None, (json, html)):
         say(console, f"written: {written}")
     return result

@@ -1,6 +1,5 @@
 """A tracker over a source of frames: the loop, and everything that is written about it."""
 
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,10 +20,11 @@ from tracker.draw import (
     show_inside,
     trail_of,
 )
+from tracker.files import replacing, write_json, write_text
 from tracker.opencv import import_cv2
 from tracker.sequences import write_mot
 from tracker.stream import latest
-from tracker.video import VideoWriter, replacing
+from tracker.video import VideoWriter
 
 DEFAULT_FPS = 25    # of the annotated video, where the source does not know its own
 
@@ -84,8 +84,7 @@ def track(source, tracker, box, folder, *, name, device="cpu", notes=None, windo
     files["boxes"] = str(Path(folder) / f"{source.stem}-boxes.txt")
     boxes = np.full((numbers[-1] + 1, 4), np.nan)
     boxes[numbers] = [s.box for s in states]
-    with replacing(files["boxes"]) as path:
-        path.write_text(boxes_text(boxes))
+    write_text(files["boxes"], boxes_text(boxes))
     return _summarised(summary, folder, source)
 
 
@@ -188,7 +187,7 @@ def _record(source, folder, step, draw, around, window, console, realtime):
 def _summarised(summary, folder, source):
     """Write the summary, which comes to name its own file too."""
     summary["files"]["summary"] = str(Path(folder) / f"{source.stem}.json")
-    write_json(summary, summary["files"]["summary"])
+    write_json(summary["files"]["summary"], summary)
     return summary
 
 
@@ -201,12 +200,6 @@ def _jsonable(state):
 def boxes_text(boxes):
     """The text of a boxes file: x,y,w,h a line, hundredths of pixels."""
     return "".join(",".join(f"{v:.2f}" for v in box) + "\n" for box in boxes)
-
-
-def write_json(content, path):
-    """Write a JSON file, all of it or nothing."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _scores(states, notes, numbers):

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import csv
-import json as json_format
 import time
 from pathlib import Path
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tracker.video import replacing
+from tracker.files import write_json
+from tracker.trainer import CHECKPOINT
 
 EVERY = 50              # steps from one line of the log to the next, each the mean of so many
 
@@ -34,10 +34,14 @@ class TrainingLog:
         self.task = self.bar.add_task("reading the data", total=None)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error, *_):
         self.bar.stop()
         if self.file:
             self.file.close()
+        if error is KeyboardInterrupt:
+            checkpoint = self.path.parent / CHECKPOINT
+            print("interrupted; " + (f"--resume goes on from {checkpoint}" if checkpoint.exists() else
+                                     f"{checkpoint} was not written yet: begin anew"))
 
     def __call__(self, trainer, figures):
         if self.file is None:
@@ -68,8 +72,7 @@ class TrainingLog:
                   "weights": str(weights), **self.mean()}
         print(f"written: {weights} after {trainer.step} steps")
         if json:
-            with replacing(json) as partial:
-                partial.write_text(json_format.dumps(result, indent=1) + "\n", encoding="utf-8")
+            write_json(json, result)
         return result
 
 

@@ -10,11 +10,11 @@ name in the same folder, which is renamed at the end.
 
 import math
 import os
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from tracker.boxes import check_frame
+from tracker.files import make_folder, partial_name, remove_empty
 from tracker.opencv import import_cv2
 from tracker.sequences import IMAGE_TYPES, natural_order
 
@@ -172,8 +172,9 @@ class VideoWriter:
         width, height = self.size = size
         self._even = (width + width % 2, height + height % 2)
         self._frames = 0
-        self._made = _make(self.path.parent)
-        self._partial = _partial(self.path)
+        self._real = self.path.resolve()        # what a link points to is replaced, not the link
+        self._made = make_folder(self._real.parent)
+        self._partial = partial_name(self._real)
         with _quiet():      # OpenCV grumbles about the tag VP80, and writes it correctly
             self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG,
                                            cv2.VideoWriter_fourcc(*"VP80"), float(fps), self._even)
@@ -208,13 +209,13 @@ class VideoWriter:
             self.discard()
             raise OSError(f"{self.path} could not be written: {self._frames} frames went in, "
                           f"{max(count, 0):.0f} came back. Is the disk full?")
-        os.replace(self._partial, self.path)
+        os.replace(self._partial, self._real)
 
     def discard(self):
         """Give up: nothing is left under any name."""
         self._writer.release()
         self._partial.unlink(missing_ok=True)
-        _remove_empty(self._made)
+        remove_empty(self._made)
 
     def __enter__(self):
         return self
@@ -224,62 +225,6 @@ class VideoWriter:
             self.close()
         else:
             self.discard()
-
-
-@contextmanager
-def replacing(path):
-    """A temporary name to write to: it becomes `path` at the end, and vanishes after an error, with
-    the folders that were made for it. What a link points to is replaced, not the link; what is no
-    file, /dev/stdout say, is itself written to."""
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    path = path.resolve()
-    made, partial = _make(path.parent), _partial(path)
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-        _remove_empty(made)
-
-
-def check_output(path, folder=False):
-    """OSError that names `path` if no file, or with folder=True no folder of files, can be written
-    there. To be asked before long work; leaves nothing behind."""
-    path = Path(path)
-    if path.exists() and path.is_dir() != folder:
-        raise OSError(f"{path} cannot be written: it is " + (
-            "a file, and a folder is wanted" if folder else "a folder, and a file's name is wanted"))
-    place = path if folder else path.absolute().parent
-    place = next(p for p in (place, *place.absolute().parents) if p.exists())
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {place}: {error.strerror}") from error
-
-
-def _make(folder):
-    """Make a folder and those above it; -> those that were not there, the innermost first."""
-    missing = [f for f in (folder, *folder.parents) if not f.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def _remove_empty(folders):
-    """Take folders away again, as long as nothing is in them."""
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
-
-
-def _partial(path):
-    # same folder, so that the rename is atomic; same ending, by which OpenCV knows the format
-    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
 
 
 @contextmanager

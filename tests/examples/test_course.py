@@ -60,8 +60,9 @@ def test_a_page_shows_text_code_output_and_figures(tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments, says", [
     (["build", "--only", "01,99"], "there is no lesson '99'; there are 01"),
     (["run", "99"], "there is no lesson '99'; there are 01"),
-    (["build", "--folder", "{file}"], "is no folder to write to: File exists"),
-    (["build", "--folder", "{file}/a"], "is no folder to write to: Not a directory")])
+    (["build", "--folder", "{file}"], "it is a file, and a folder is wanted"),
+    (["build", "--folder", "{file}/a"], "file: Not a directory"),
+    (["build", "--folder", "/proc/course"], "/proc/course cannot be written: /proc:")])
 def test_what_cannot_be_built_is_one_error(arguments, says, tmp_path, monkeypatch):
     from examples.__main__ import app
     monkeypatch.setattr(course, "run", lambda *_: pytest.fail("it began"))

@@ -388,13 +388,33 @@ def test_a_change_that_no_gradient_needs_is_allowed():
 
 
 @pytest.mark.parametrize("shape", [(70_000,), (1_000_003,), (32, 32, 512)])
-def test_the_sample_of_a_large_array_meets_every_250th_part(shape):
+def test_the_sample_of_a_large_array_meets_every_240th_part(shape):
     a = np.ones(shape, np.float32)
-    told, part = fingerprint(a), -(-a.size // 250)
+    told, part = fingerprint(a), -(-a.size // 240)
     for start in np.random.default_rng(0).integers(0, a.size - part, 100):
         changed = a.copy()
         changed.reshape(-1)[start:start + part] = 0
         assert fingerprint(changed) != told, start
+
+
+@pytest.mark.parametrize("shape", [(8, 56, 56, 32), (4, 64, 64, 24), (8, 28, 28, 128), (1, 50, 50, 70)])
+def test_the_sample_meets_every_channel(shape):
+    a = np.ones(shape, np.float32)
+    told = fingerprint(a)
+    for channel in range(shape[-1]):
+        a[..., channel] = 2
+        assert fingerprint(a) != told, channel
+        a[..., channel] = 1
+
+
+def test_the_sample_of_a_transposed_or_sliced_array_is_as_dense():
+    a = np.ones((1000, 1000), np.float32)
+    for view in (a.T, a[:, ::2], a[::2].T):
+        told = fingerprint(view)
+        for rows in range(0, view.shape[0] - 70, 70):
+            view[rows:rows + 70] = 0
+            assert fingerprint(view) != told
+            view[rows:rows + 70] = 1
 
 
 def test_large_arrays_are_sampled_and_checked_in_full_when_asked():

@@ -90,3 +90,11 @@ def test_every_misfit_is_named_and_nothing_is_copied():
     array = weights["a"].data
     serialization.assign({"a": weights["a"]}, {"a": np.ones((2, 3))})
     assert weights["a"].data is array and array.dtype == np.float32 and array.all()
+
+
+def test_what_a_link_points_to_is_replaced(tmp_path):
+    link, real = tmp_path / "link.safetensors", tmp_path / "real.safetensors"
+    link.symlink_to(real)
+    serialization.save_arrays(link, {"a": np.ones(2)})
+    assert link.is_symlink() and real.is_file()
+    assert list(serialization.load_arrays(real)[0]) == ["a"]

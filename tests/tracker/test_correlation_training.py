@@ -254,6 +254,24 @@ def test_a_checkpoint_is_not_overwritten(data, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("save_every, said", [(0, "--resume goes on from "), (999, "was not written yet")])
+def test_an_interrupted_command_says_what_is_left(data, tmp_path, monkeypatch, capsys, save_every, said):
+    whole = training.train
+
+    def train(*arguments, report):
+        def interrupt(trainer, figures):
+            report(trainer, figures)
+            if trainer.step == 2:
+                raise KeyboardInterrupt
+        return whole(*arguments, save_every=save_every, report=interrupt)
+
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_command(data, tmp_path / "out", 5)
+    out = capsys.readouterr().out
+    assert said in out and str(tmp_path / "out" / "checkpoint.safetensors") in out.replace("\n", "")
+
+
 def test_the_command_writes_a_log_and_its_results(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "PAIRS", 2)
     training.train_command(data, tmp_path / "out", steps=50, seed=1, json=tmp_path / "r.json")

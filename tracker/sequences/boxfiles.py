@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker.files import write_text
+
 SEPARATORS = r"[,;\s]+"
 
 
@@ -137,7 +139,7 @@ def mot_text(frames):
 
 def write_mot(path, frames):
     """Write a MOTChallenge result file; see mot_text()."""
-    _write(path, mot_text(frames))
+    write_text(path, mot_text(frames))
 
 
 def write_got10k(folder, tracker, sequence, boxes, seconds):
@@ -155,15 +157,9 @@ def write_got10k(folder, tracker, sequence, boxes, seconds):
                          f"boxes of shape {boxes.shape} ({np.isnan(boxes).any(-1).sum()} with "
                          f"nan) and {len(seconds)} times")
     place = Path(folder) / tracker / sequence
-    _write(place / f"{sequence}_001.txt",
+    write_text(place / f"{sequence}_001.txt",
            "".join(",".join(f"{v:.3f}" for v in box) + "\n" for box in boxes))
-    _write(place / f"{sequence}_time.txt", "".join(f"{t:.6f}\n" for t in seconds))
-
-
-def _write(path, text):
-    from tracker.video import replacing     # which imports this package
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(place / f"{sequence}_time.txt", "".join(f"{t:.6f}\n" for t in seconds))
 
 
 def _lines(path):

@@ -5,6 +5,7 @@
 
 import argparse
 import math
+import signal
 import sys
 
 from kernels import ladders
@@ -29,6 +30,8 @@ def main(arguments=None):
         environment()
     except ValueError as error:
         parser.error(str(error))
+    for end in (signal.SIGTERM, signal.SIGHUP):  # an exception: whoever has children ends them first
+        signal.signal(end, lambda number, _: sys.exit(128 + number))
     try:
         if options.command is None:
             return show()

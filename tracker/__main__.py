@@ -234,7 +234,6 @@ def train_motion(
     """Train the LSTM that predicts a target's motion, on what the correlation tracker does."""
     with _user_errors(json, folder=output):
         from tracker.motion import train_command
-        _check_resumed(context, resume)
         train_command(data, output, steps, seed, resume, json)
 
 
@@ -318,8 +317,7 @@ def robustness(
     with _user_errors(json, html):
         from tracker.robustness import robustness_command
         result = robustness_command(data, trackers, jobs, json, max_frames, html, one_based, fresh)
-    _all_ran(trackers, result["missing"], [name for name, curves in result["curves"].items()
-                                           if not any(v > 0 for c in curves.values() for v in c)])
+    _all_ran(trackers, result["missing"], result["failed"])
 
 
 @app.command()

@@ -32,8 +32,7 @@ from tracker.evaluate import Job, bar, found_sequences, judge, say, tracks
 from tracker.features import STRIDE, FeatureNetwork
 from tracker.files import write_json
 from tracker.opencv import import_cv2
-from tracker.robustness import Every
-from tracker.sequences import Sequence, describe
+from tracker.sequences import describe
 
 DEFAULT = "as it is"
 DRAWS = 10_000          # of the bootstrap
@@ -170,8 +169,8 @@ def pieces(sequence, starts, frames):
     last = max(len(sequence) - frames, there[0])
     wanted = np.linspace(there[0], last, starts).round()
     chosen = sorted({int(there[min(np.searchsorted(there, w), len(there) - 1)]) for w in wanted})
-    return [Sequence(f"{sequence.name} from frame {start}", Every(sequence.frames, 1, start),
-                     sequence.boxes[start:]).head(frames) for start in chosen]
+    return [replace(sequence.every(1, start), name=f"{sequence.name} from frame {start}").head(frames)
+            for start in chosen]
 
 
 @dataclass(frozen=True)

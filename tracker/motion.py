@@ -128,10 +128,10 @@ def signals(tracker, last, lost):
 def roll_out(tracker, frames, boxes, sight):
     """What a tracker does on frames whose true boxes (n, 4) are known, from the first one on.
 
-    sight (n,): the part of the target that is to be seen. -> {"x": (n - 1, INPUTS) signals,
-    "shift": (n - 1, 2) from the box's centre to the true one of the next frame, in sizes,
-    "growth": (n - 1,), "there": (n - 1,) 1 where the box is on the target, 0 where it is on nothing
-    of it; nan where that is not known}, of the frames 1 to n - 1."""
+    sight (n,): the part of the target that is to be seen, nan where that is not known.
+    -> {"x": (n - 1, INPUTS) signals, "shift": (n - 1, 2) from the box's centre to the true one of the
+    next frame, in sizes, "growth": (n - 1,), "there": (n - 1,) 1 where the box is on the target, 0
+    where it is on nothing of it; nan where that is not known}, of the frames 1 to n - 1."""
     frames = iter(frames)
     tracker.init(next(frames), boxes[0])
     last, lost, rows, said = pose(tracker), 0, [], []
@@ -145,9 +145,9 @@ def roll_out(tracker, frames, boxes, sight):
     shift, growth = np.full((len(said), 2), np.nan), np.full(len(said), np.nan)
     shift[:-1] = (centre(boxes[2:]) - centre(said[:-1])) / size[:-1, None]
     growth[:-1] = np.log(np.sqrt(boxes[2:, 2:].prod(1)) / size[:-1])
-    overlap, seen = np.nan_to_num(iou(said, boxes[1:])), np.nan_to_num(sight[1:])
-    there = np.where((overlap > .5) & (seen > .5), 1., np.where((overlap < .05) | (seen < .1), 0.,
-                                                                np.nan))
+    overlap, seen = np.nan_to_num(iou(said, boxes[1:])), sight[1:]
+    away = np.isfinite(seen) & ((overlap < .05) | (seen < .1))
+    there = np.where((overlap > .5) & (seen > .5), 1., np.where(away, 0., np.nan))
     return {"x": np.array(rows), "shift": shift, "growth": growth, "there": there}
 
 

@@ -113,8 +113,8 @@ def paste(frame, box, seed):
 def block(sequence, seed=0):
     """The Sequence with blockers in front, its events, and how much is in sight.
 
-    -> (Sequence, [(first, back)], (n,) the part of the target's box that no blocker covers; nan
-    where it is absent). The same for the same seed and name; no events where there is no room."""
+    -> (Sequence, [(first, back)], (n,) the part of the target's box that no blocker covers; see
+    in_sight()). The same for the same seed and name; no events where there is no room."""
     rng = np.random.default_rng([zlib.crc32(sequence.name.encode()), seed])
     height, width = sequence.frames[int(sequence.present.argmax())].shape[:2]
     blockers, i = [], int(sequence.present.argmax()) + int(rng.integers(20, 40))
@@ -129,13 +129,18 @@ def block(sequence, seed=0):
             length -= 5
         i += 1
     frames = Blocked(sequence.frames, tuple(blockers))
-    sight = np.where(sequence.present, 1., np.nan)
+    sight = in_sight(sequence)
     for blocker in blockers:
         for k in range(blocker.first - SLIDE, min(blocker.back + SLIDE, len(sequence))):
             if blocker.place(k) is not None:
                 sight[k] *= 1 - covered(sequence.boxes[k], blocker.place(k))
     events = [(b.first, b.back) for b in blockers]
     return replace(sequence, frames=frames), events, sight
+
+
+def in_sight(sequence):
+    """(n,): 1 where the target is, 0 where it is absent, nan where nobody noted it."""
+    return np.where(sequence.noted, sequence.present.astype(float), np.nan)
 
 
 def _blocker(rng, boxes, size, first):
@@ -176,12 +181,15 @@ class Score:
     found: list         # for each of them after which the target comes back: frames, or nan
     unheld: int         # events that are not asked about
     alarms: int         # false ones, in frames
-    frames: int         # that were judged
+    frames: int         # that were judged: all that are noted
     auc: float          # over the frames in which at least half of the target is in sight
 
     @classmethod
     def of(cls, track, sequence, events, sight):
-        """Judge a Track of a sequence with these events; sight: (n,) as block() gives it."""
+        """Judge a Track of a sequence with these events; sight: (n,) as block() gives it.
+
+        Whether a target is found again is not asked where frames are not noted."""
+        known = np.isfinite(sight)
         overlap = np.nan_to_num(iou(track.boxes, sequence.boxes))
         seen = np.nan_to_num(sight) >= .5
         good = (overlap > ON_TARGET) & ~track.lost
@@ -195,19 +203,20 @@ class Score:
             end = events[number + 1][0] if number + 1 < len(events) else len(seen)
             while back < end and not seen[back]:
                 back += 1
-            if back + STAY > end:
+            if back + STAY > end or not known[back:min(back + FIND + STAY, end)].all():
                 continue                        # it does not come back, or only for a moment
             times = [t - back for t in range(back, min(back + FIND, end - STAY) + 1)
                      if good[t:t + STAY].all()]
             found.append(float(times[0]) if times else np.nan)
         alarms, false = 0, False
-        for t in range(track.start + 1, len(seen)):
-            if track.lost[t] and not track.lost[t - 1]:
+        judged = track.start + np.flatnonzero(known[track.start:])
+        for before, t in zip(judged, judged[1:]):
+            if track.lost[t] and not track.lost[before]:
                 false = seen[t] and overlap[t] > ON_TARGET
             false = false and seen[t] and track.lost[t]
             alarms += bool(false)
         truth = np.where(seen[:, None], sequence.boxes, np.nan)[track.start:]
-        return cls(said, found, unheld, alarms, len(seen) - track.start - 1,
+        return cls(said, found, unheld, alarms, len(judged) - 1,
                    one_pass(track.boxes[track.start:], truth).auc)
 
 
@@ -215,7 +224,7 @@ def cases(sequences, seeds=1):
     """[(kind, Sequence, events, sight)] of sequences as they are and with blockers."""
     found = []
     for sequence in sequences:
-        sight = np.where(sequence.present, 1., np.nan)
+        sight = in_sight(sequence)
         events = real_events(sequence)
         for first, back in events:
             sight[first:back] = 0

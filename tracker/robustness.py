@@ -17,8 +17,7 @@ the first frame, whose box is given, is left out: it would weigh more the fewer 
 
 import math
 import zlib
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from tracker.evaluate import (
 from tracker.files import write_json, write_text
 from tracker.opencv import import_cv2
 from tracker.page import grid, page, plot, table
-from tracker.sequences import ImageFrames, Sequence, describe
+from tracker.sequences import describe
 
 CURVES = {      # name: (what its levels are, the levels; the first one leaves all as it is)
     "noise": ("standard deviation, grey levels", (0, 10, 20, 40)),
@@ -85,29 +84,6 @@ class Worse:
         return f"{self.kind} {self.level} {self.name} {self.frames.fingerprint()}"
 
 
-@dataclass(frozen=True)
-class Every:
-    """Every step-th of some frames, from number `start` on."""
-
-    frames: Any
-    step: int
-    start: int = 0
-
-    def __len__(self):
-        return len(range(self.start, len(self.frames), self.step))
-
-    def __getitem__(self, index):
-        return self.frames[range(self.start, len(self.frames), self.step)[index]]
-
-    def __iter__(self):
-        if isinstance(self.frames, ImageFrames):        # of these only the wanted ones are read
-            return (self[i] for i in range(len(self)))
-        return islice(iter(self.frames), self.start, None, self.step)
-
-    def fingerprint(self):
-        return f"every {self.step} from {self.start} of {self.frames.fingerprint()}"
-
-
 def worsened(sequence, kind, level):
     """A Sequence made worse, and the box (4,) that a tracker has to start with.
 
@@ -118,8 +94,7 @@ def worsened(sequence, kind, level):
         return sequence, first
     if kind == "frame rate":
         start = int(sequence.present.argmax())      # the same first frame at every rate
-        return Sequence(sequence.name, Every(sequence.frames, level, start),
-                        sequence.boxes[start::level], sequence.layout), first
+        return sequence.every(level, start), first
     rng = _rng(sequence.name, len(sequence))
     centre, size = np.split(to_centre(first), 2)
     if kind == "shifted":
@@ -129,7 +104,7 @@ def worsened(sequence, kind, level):
         size = size * (1 + level if rng.random() < .5 else 1 / (1 + level))
     else:
         frames = Worse(sequence.frames, sequence.name, kind, level)
-        return Sequence(sequence.name, frames, sequence.boxes, sequence.layout), first
+        return replace(sequence, frames=frames), first
     return sequence, from_centre(np.concatenate([centre, size]))
 
 
@@ -139,12 +114,10 @@ def robustness(sequences, trackers=None, jobs=1, progress=None, fresh=False):
     trackers, jobs, fresh: as in tracker.evaluate.evaluate(); None: the default one and CSRT.
     progress(what, kept before?) is called after each pass.
     Returns {"curves": {tracker: {kind: (levels,) mean success AUC}}, "missing": {tracker: reason},
-    "errors": {tracker: [texts]}}; a mean is nan where no sequence has a frame to judge.
+    "errors": {tracker: [texts]}, "failed": [trackers of which no pass ended]}; a mean is nan where no
+    sequence has a frame to judge.
     """
     makers, missing = loadable(makers_of([DEFAULT, "CSRT"] if trackers is None else trackers))
-    if not makers:
-        raise ValueError("none of the trackers can be used here: "
-                         + "; ".join(f"{name}: {reason}" for name, reason in missing.items()))
     work, places = [], []
     for name, (make, fingerprint) in makers.items():
         for kind, (_, levels) in CURVES.items():
@@ -173,7 +146,8 @@ def robustness(sequences, trackers=None, jobs=1, progress=None, fresh=False):
     return {"curves": {name: {kind: [metrics.finite_mean(scores[name, kind, level])
                                      for level in range(len(levels))]
                               for kind, (_, levels) in CURVES.items()} for name in makers},
-            "missing": missing, "errors": errors}
+            "missing": missing, "errors": errors,
+            "failed": [name for name, texts in errors.items() if len(texts) == passes(len(sequences), 1)]}
 
 
 def score(sequence, track):

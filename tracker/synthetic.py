@@ -315,8 +315,10 @@ def area(shape):
 
 
 def load_sequences(folder):
-    """Every sequence in `folder` (see tracker.sequences) with all its frames in memory."""
-    return [Sequence(s.name, list(s.frames), s.boxes) for s in find_sequences(folder)]
+    """Every sequence in `folder` (see tracker.sequences) with its frames in memory; frames of which
+    nobody noted whether the target is there are left out."""
+    return [Sequence(s.name, [frame for frame, noted in zip(s.frames, s.noted) if noted],
+                     s.boxes[s.noted]) for s in find_sequences(folder)]
 
 
 def real_clip(rng, sequence, unroll):

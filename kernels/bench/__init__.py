@@ -16,6 +16,7 @@ time of the process; more: wall time, when the others' threads are asleep (measu
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,7 +97,7 @@ def check_output(path):
 def answers_of(module, task):
     """The answers, one JSON object a line, of a new process that runs `module` on the task.
 
-    Whoever stops before the last answer ends the process; Ctrl-C reaches it only so."""
+    Whoever stops before the last answer ends it and the processes that it has started."""
     environment = {**os.environ, **dict.fromkeys(COUNTS, str(task["threads"]))}
     for name, value in TUNED.items():
         environment.pop(name, None)
@@ -110,7 +111,7 @@ def answers_of(module, task):
             for line in process.stdout:
                 yield json.loads(line)
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with exit code {process.returncode}")

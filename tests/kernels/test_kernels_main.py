@@ -1,11 +1,15 @@
 """`python -m kernels`: every rung is checked, and a wrong one is found."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 import kernels
-from kernels import __main__ as program, bench, jit
+from kernels import __main__ as program, jit
 
 
 def test_it_checks_every_rung(capsys):
@@ -38,23 +42,43 @@ def test_numbers_that_cannot_be_are_one_line(capsys, monkeypatch, option, values
         assert f"argument {option}: a " in (said := capsys.readouterr().err) and f"not '{value}'" in said
 
 
-def test_ctrl_c_ends_the_children_quietly(capfd, monkeypatch, tmp_path):
-    """One child says an answer and then waits; Ctrl-C comes while it does."""
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_ends_the_benchmark_ends_its_children_quietly(number, code, tmp_path):
+    """The terminal's signal reaches all of the group; a child waits, and a child of that one too."""
     (tmp_path / "waits.py").write_text(
-        "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = []
+        "import os, subprocess, sys\n"
+        "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print([os.getpid(), own.pid], flush=True)\nown.wait()\n")
+    (tmp_path / "parent.py").write_text(
+        "import sys, kernels.__main__ as program\nfrom kernels import bench\n"
+        "def say(*_):\n"
+        "    for answer in bench.answers_of('waits', {'threads': 1, 'allocator': 'default'}):\n"
+        "        print(*answer, flush=True)\n"
+        "program.bench = say\nsys.exit(program.main(['bench', 'adam']))\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths},
+                          start_new_session=True) as parent:
+        children = list(map(int, parent.stdout.readline().split()))
+        assert len(children) == 2
+        os.killpg(parent.pid, number)
+        out, err = parent.communicate(timeout=20)
+    assert (parent.returncode, out, err) == (code, "", "")
+    for _ in range(100):                        # until who inherits them has taken note
+        alive = [pid for pid in children if _runs(pid)]
+        if not alive:
+            break
+        time.sleep(.1)
+    assert not alive
 
-    def interrupted(*_):
-        for answer in bench.answers_of("waits", {"threads": 1, "allocator": "default"}):
-            found.append(answer)
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(program, "bench", interrupted)
-    assert program.main(["bench", "adam"]) == 130
-    with pytest.raises(ProcessLookupError):
-        os.kill(found[0], 0)
-    assert capfd.readouterr() == ("", "")
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def test_it_finds_a_wrong_rung(capsys, monkeypatch):

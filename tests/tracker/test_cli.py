@@ -304,7 +304,7 @@ def test_train_says_what_data_it_wants(tmp_path):
         assert str(tmp_path) in line and ("no photo" in line or "nothing to make pairs" in line)
 
 
-@pytest.mark.parametrize("name", ["recurrent", "correlation", "detector", "motion"])
+@pytest.mark.parametrize("name", ["recurrent", "correlation", "detector"])
 def test_a_resumed_training_keeps_its_steps_and_seed(name, tmp_path):
     (tmp_path / "photos").mkdir()
     line = refuse("train", name, tmp_path, "--output", tmp_path / "out", "--resume", "--seed", 0)

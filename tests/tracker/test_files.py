@@ -73,6 +73,7 @@ def test_what_is_printed_to_is_not_replaced(tmp_path):
     said = tmp_path / "said"
     check = "from tracker.files import check_output; check_output('/dev/stdout')"
     with open(said, "w") as file:
-        run = subprocess.run([sys.executable, "-c", check], stdout=file, stderr=subprocess.PIPE, text=True)
+        run = subprocess.run([sys.executable, "-c", check], stdout=file, stderr=subprocess.PIPE,
+                             text=True)
     assert run.returncode and "name another file" in run.stderr
     assert not subprocess.run([sys.executable, "-c", check], stdout=subprocess.PIPE).returncode

@@ -33,11 +33,15 @@ class Sequence:
     def __post_init__(self):
         if self.noted is None:
             object.__setattr__(self, "noted", np.ones(len(self.boxes), bool))
+        if len(self.noted) != len(self.boxes):
+            raise ValueError(f"sequence {self.name}: noted is of {len(self.noted)} frames, but there "
+                             f"are {len(self.boxes)} boxes")
         if len(self.frames) != len(self.boxes):
             raise ValueError(
                 f"sequence {self.name}: {len(self.frames)} frames but {len(self.boxes)} boxes. "
                 "Every frame needs a line in its box file (nan,nan,nan,nan where the target is "
-                "absent or not annotated), and every line a frame")
+                "absent; or, with frames that nobody noted, lines frame,x,y,w,h), and every line a "
+                "frame")
         if not self.present.any():
             raise ValueError(f"sequence {self.name}: no frame has a box, nothing to track")
 
@@ -60,6 +64,12 @@ class Sequence:
         return replace(self, frames=_Head(self.frames, end), boxes=self.boxes[:end],
                        noted=self.noted[:end],
                        attributes={name: tag[:end] for name, tag in self.attributes.items()})
+
+    def every(self, step, start=0):
+        """Every step-th frame of it, from number `start` on."""
+        return replace(self, frames=_Every(self.frames, step, start), boxes=self.boxes[start::step],
+                       noted=self.noted[start::step],
+                       attributes={name: tag[start::step] for name, tag in self.attributes.items()})
 
 
 class ImageFrames:
@@ -141,6 +151,27 @@ class _Head:
 
     def fingerprint(self):
         return f"{self.n} of {self.frames.fingerprint()}"
+
+
+class _Every:
+    """Every step-th of some frames, from number `start` on."""
+
+    def __init__(self, frames, step, start):
+        self.frames, self.numbers = frames, range(start, len(frames), step)
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, index):
+        return self.frames[self.numbers[index]]
+
+    def __iter__(self):
+        if isinstance(self.frames, ImageFrames):        # of these only the wanted ones are read
+            return (self[i] for i in range(len(self)))
+        return islice(iter(self.frames), self.numbers.start, None, self.numbers.step)
+
+    def fingerprint(self):
+        return f"every {self.numbers.step} from {self.numbers.start} of {self.frames.fingerprint()}"
 
 
 def pick(frames, numbers):

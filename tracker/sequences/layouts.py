@@ -264,8 +264,9 @@ def _read_uav123(path, one_based):
                 raise FileNotFoundError(f"{file} has boxes, but there is no folder "
                                         f"{frames / name} with frames")
             images = _images(frames / name, file)
-            boxes = read_boxes(file, one_based=one_based)
-            if name != file.stem:
+            whole = name == file.stem
+            boxes = read_boxes(file, len(images) if whole else None, one_based, UNNOTED)
+            if not whole:
                 start = CUTS[name][part - 1] - 1
                 start = start // 3 if "10fps" in frames.name else start
                 images = images[start:start + len(boxes)]
@@ -275,9 +276,12 @@ def _read_uav123(path, one_based):
 
 
 def _read_trackingnet(path, one_based):
-    return [_matched(file.stem, _images(path / "frames" / file.stem, file),
-                     read_boxes(file, one_based=one_based), file, "TrackingNet", {})
-            for file in sorted((path / "anno").glob("*.txt"), key=natural_order)]
+    found = []
+    for file in sorted((path / "anno").glob("*.txt"), key=natural_order):
+        images = _images(path / "frames" / file.stem, file)
+        boxes = read_boxes(file, len(images), one_based, UNNOTED)
+        found.append(_matched(file.stem, images, boxes, file, "TrackingNet", {}))
+    return found
 
 
 LAYOUTS = (
@@ -303,7 +307,8 @@ def _folder(path, file, layout, one_based, tags, absent=()):
         images = images[span[0] - 1:span[1]]
     sequence = _matched(name, images, boxes, file, layout, tags)
     for tag in absent:
-        sequence.boxes[sequence.attributes.get(tag, np.zeros(len(sequence), bool))] = np.nan
+        away = sequence.attributes.get(tag, np.zeros(len(sequence), bool))
+        sequence.boxes[away], sequence.noted[away] = np.nan, True
     if layout == "LaSOT":
         sequence = _with_attributes(sequence, _near(path, name))
     return sequence
@@ -337,8 +342,8 @@ def _sequence(name, frames, boxes, file, layout, tags):
                 "frames are missing")
         raise ValueError(
             f"sequence {name}: {len(frames)} frames but {len(boxes)} boxes in {file}: {hint}. "
-            "Every frame needs a line (nan,nan,nan,nan where the target is absent or not "
-            "annotated), and every line a frame")
+            "Every frame needs a line (nan,nan,nan,nan where the target is absent; or, with frames that "
+            "nobody noted, lines frame,x,y,w,h), and every line a frame")
     for key, tag in tags.items():
         if len(tag) != len(boxes):
             raise ValueError(f"sequence {name}: {len(frames)} frames, but {len(tag)} entries of "

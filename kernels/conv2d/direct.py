@@ -32,9 +32,10 @@ from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output
 from kernels.jit import jit, plain, prange, simd, threads, usable
 from kernels.ladder import rung
 from kernels.microkernel import (
-    COLUMNS, MOST, NONE, ZERO, clear, copy, lanes, multiply, spare, workspace,
+    COLUMNS, MOST, NONE, ZERO, clear, copy, lanes, multiply, pack, spare, workspace,
 )  # fmt: skip
 
+LINES = 32  # of the kernel, of all outputs, are packed at a time: they stay in the cache meanwhile
 PIXELS, NARROW = 256, 8  # of a block: as many, twice as many where it has so few channels
 SMALL = 2**17  # multiplications
 
@@ -241,28 +242,47 @@ def _pack(w, rows, columns, turned, merged, groups, outputs, packed):
     """w (KH, KW, C/groups, O) to panels (groups, panels, KH·KW·C/groups, 16), one after the other.
 
     Of groups taken together each sees its own inputs, and zeros in place of the others'."""
-    one_in, one_out = w.shape[2], outputs // merged
+    if merged > 1:
+        _pack_merged(w, rows, columns, turned, merged, groups, packed)
+        return
+    flat, _, width, c, o = w.reshape(-1), *w.shape
+    size, b_row, b_column = c, o, 1  # inputs of a group; from one to the next, from output to output
     if turned:
-        one_in, one_out = w.shape[3] // (groups * merged), w.shape[2]
-    if merged > 1 or outputs % COLUMNS:
-        clear(packed.ctypes.data, packed.size)
+        size, b_row, b_column = o // groups, 1, o
     line = 0
     for group in range(groups):
-        for first in range(0, outputs, COLUMNS):
-            for k in rows:
-                for l in columns:  # noqa: E741
-                    for one in range(merged):
-                        begin = (group * merged + one) * (one_in if turned else one_out)
-                        width = min(COLUMNS, one_out - first)
-                        for number in range(one_in):
-                            at = line + one * one_out
-                            if turned:
-                                for j in range(width):
-                                    packed[at + j] = w[k, l, first + j, begin + number]
-                            else:
-                                for j in range(width):
-                                    packed[at + j] = w[k, l, number, begin + first + j]
-                            line += COLUMNS
+        begin = group * (size if turned else outputs)
+        for k in rows:
+            for l in columns:  # noqa: E741
+                for some in range(0, size, LINES):
+                    end, at = min(some + LINES, size), line
+                    for first in range(0, outputs, COLUMNS):
+                        source = (k * width + l) * c * o + begin + first * b_column
+                        count = min(COLUMNS, outputs - first)
+                        pack(flat, source, b_row, b_column, some, end, count, packed, at)
+                        at += len(rows) * len(columns) * size * COLUMNS
+                line += size * COLUMNS
+        line += (outputs - 1) // COLUMNS * len(rows) * len(columns) * size * COLUMNS
+
+
+@jit(error_model="numpy")
+def _pack_merged(w, rows, columns, turned, merged, groups, packed):
+    """The same of several groups that share a panel."""
+    one_in, one_out = w.shape[2], w.shape[3] // (groups * merged)
+    if turned:
+        one_in, one_out = one_out, one_in
+    clear(packed.ctypes.data, packed.size)
+    line = 0
+    for group in range(groups):
+        for k in rows:
+            for l in columns:  # noqa: E741
+                for one in range(merged):
+                    begin = (group * merged + one) * (one_in if turned else one_out)
+                    for number in range(one_in):
+                        for j in range(one_out):
+                            c, o = (j, begin + number) if turned else (number, begin + j)
+                            packed[line + one * one_out + j] = w[k, l, c, o]
+                        line += COLUMNS
 
 
 @jit()

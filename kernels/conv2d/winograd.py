@@ -24,13 +24,16 @@ import numpy as np
 from kernels import memory
 from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output_shape
 from kernels.conv2d.direct import NO_BIAS, ZERO_F, finish, padded_bias, refusal
-from kernels.jit import jit, plain, prange, simd, threads
+from kernels.jit import jit, lanes, plain, prange, simd, threads
 from kernels.ladder import rung
-from kernels.microkernel import COLUMNS, NONE, ONE, ZERO, clear, copy, multiply, spare, workspace
+from kernels.microkernel import (
+    COLUMNS, NONE, ONE, ZERO, clear, copy, multiply, pack, spare, workspace,
+)  # fmt: skip
 
 CACHE_NUMBERS = 2**17  # of all transformed tiles of a block: they fill half of a level 2 cache
 # (which, numbers before, numbers after) of the transforms; Numba compiles `_both` for each of them
 IMAGE, KERNEL, GRADIENT, WEIGHTS = (0, 6, 6), (1, 3, 6), (2, 4, 6), (3, 6, 3)
+SQUARE = COLUMNS * COLUMNS
 PAD = COLUMNS  # between two points, so that not all 36 fall into the same lines of the cache
 NAMES = "tiles", "points"
 FEWEST, MOST = 24, 48  # tiles in a block: multiples of the 6 rows of a register tile
@@ -39,13 +42,12 @@ FEWEST, MOST = 24, 48  # tiles in a block: multiples of the 6 rows of a register
 @rung(conv2d, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
 def winograd(x, w, stride, padding, dilation, groups, b=None, relu=False):
     _, oh, ow, _ = output_shape(x.shape, w.shape, 1, padding)
-    return _convolve(x, w, (oh, ow), (padding[0][0], padding[1][0]), b, relu)
+    return _convolve(x, w, False, (oh, ow), (padding[0][0], padding[1][0]), b, relu)
 
 
 @rung(conv2d_input_grad, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
 def winograd(g, w, x_shape, stride, padding, dilation, groups):  # noqa: F811
-    turned = w[::-1, ::-1].transpose(0, 1, 3, 2)  # (3, 3, O, C)
-    return _convolve(g, turned, x_shape[1:3], (2 - padding[0][0], 2 - padding[1][0]))
+    return _convolve(g, w, True, x_shape[1:3], (2 - padding[0][0], 2 - padding[1][0]))
 
 
 @rung(conv2d_weight_grad, device="cpu", why="a quarter of the multiplications (error up to 1e-5)")
@@ -67,9 +69,11 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     return dw if o == padded else dw[..., :o].copy()
 
 
-def _convolve(x, w, size, before, b=None, relu=False):
-    """x (N, H, W, C) with `before` rows and columns of zeros, and enough behind: y of `size`."""
-    _, _, c, o = w.shape
+def _convolve(x, w, turned, size, before, b=None, relu=False):
+    """x (N, H, W, C) with `before` rows and columns of zeros, and enough behind: y of `size`.
+
+    w is (3, 3, C, O); turned, it is (3, 3, O, C) and runs backwards."""
+    c, o = w.shape[:1:-1] if turned else w.shape[2:]
     y = memory.empty((len(x), *size, o))
     if 0 in (*y.shape, c):
         y[...] = finish(0, b, relu)
@@ -77,13 +81,11 @@ def _convolve(x, w, size, before, b=None, relu=False):
     x = plain(x)
     tiles, parts, (xs, ys) = _blocks(y.shape[:3], c, o)
     padded = -(-o // COLUMNS) * COLUMNS  # O, rounded up to whole lines
-    wide = workspace("wide", 9 * c * padded).reshape(3, 3, c, padded)
-    wide[..., :o], wide[..., o:] = w, 0
     points = workspace("kernel", 36 * c * padded)  # (36, O/16, C, 16)
     rows = np.arange(tiles) * (-(-c // COLUMNS) * COLUMNS)
     _output(
-        x.reshape(-1), x.shape, wide.reshape(-1), points, y.reshape(-1), y.shape, before, tiles,
-        xs, ys, rows, NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE,
+        x.reshape(-1), x.shape, plain(w).reshape(-1), turned, points, y.reshape(-1), y.shape, before,
+        tiles, xs, ys, rows, NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE,
     )  # fmt: skip
     return y
 
@@ -102,13 +104,12 @@ def _blocks(size, c, o):
 
 @jit(parallel=True)
 def _output(
-    x, x_shape, w, points, y, y_shape, before, tiles, xs, ys, rows, b, floor
+    x, x_shape, w, turned, points, y, y_shape, before, tiles, xs, ys, rows, b, floor
 ):
     parts = len(xs)
-    c = x_shape[3]
     bias = padded_bias(b, 1, y_shape[3])
     for part in prange(parts):
-        _kernel_points(w, c, points, np.int64(part), parts)
+        _kernel_points(w, turned, x_shape[3], y_shape[3], points, np.int64(part), parts)
     for part in prange(parts):
         _output_part(
             np.int64(part), parts, x, x_shape, points, y, y_shape, before, tiles, xs[part],
@@ -117,16 +118,29 @@ def _output(
 
 
 @jit(error_model="numpy")
-def _kernel_points(w, c, points, part, parts):
-    """G w Gᵀ: w (3, 3, C, O) to points (36, O/16, C, 16), O a multiple of 16."""
-    o = w.size // (9 * c)
-    scratch = np.empty(6 * 6 * COLUMNS, np.float32)
-    for line in range(part * c // parts, (part + 1) * c // parts):
+def _kernel_points(w, turned, c, o, points, part, parts):
+    """G w Gᵀ: w (3, 3, C, O), or turned (3, 3, O, C), to points (36, O/16, C, 16), O rounded up.
+
+    In squares of 16 inputs and 16 outputs: so both w and the points are gone through in runs."""
+    row, column = (1, c) if turned else (o, 1)
+    panel = (o + COLUMNS - 1) // COLUMNS * COLUMNS * c  # numbers of a point
+    squares, scratch = np.empty(9 * SQUARE, np.float32), np.empty(6 * 6 * COLUMNS, np.float32)
+    groups = (c + COLUMNS - 1) // COLUMNS
+    for group in range(part * groups // parts, (part + 1) * groups // parts):
+        begin, end = group * COLUMNS, min(group * COLUMNS + COLUMNS, c)
         for first in range(0, o, COLUMNS):
-            _both(
-                KERNEL, w, line * o + first, 3 * c * o, c * o, scratch,
-                points, first * c + line * COLUMNS, 6 * c * o, c * o,
-            )  # fmt: skip
+            for tap in range(9):
+                source = (8 - tap if turned else tap) * c * o + first * column
+                count = min(COLUMNS, o - first)
+                pack(
+                    w, source, row, column, begin, end, count, squares,
+                    tap * SQUARE - begin * COLUMNS,
+                )  # fmt: skip
+            for line in range(begin, end):
+                _both(
+                    KERNEL, squares, (line - begin) * COLUMNS, 3 * SQUARE, SQUARE, scratch,
+                    points, first * c + line * COLUMNS, 6 * panel, panel,
+                )  # fmt: skip
 
 
 @jit(error_model="numpy")
@@ -419,7 +433,7 @@ def _interpolate_kernel(x, at, step, y, to, to_step):
 def _(g, x, w_shape, stride, padding, dilation, groups):
     if stride != (1, 1) or dilation != (1, 1):
         return "stride 1 and dilation 1 only"
-    return _refusal(g, x, g.shape, w_shape, w_shape[2:], groups)
+    return _refusal(g, x, g.shape, w_shape, w_shape[2:], groups, 1)
 
 
 @conv2d_input_grad.rungs["winograd"].needs
@@ -437,11 +451,14 @@ def _(x, w, stride, padding, dilation, groups):
     return _refusal(x, w, y_shape, w.shape, w.shape[2:], groups)
 
 
-def _refusal(one, two, y_shape, w_shape, channels, groups):
-    """True, or why another rung does better. channels: of what is transformed, and of the result.
+def _refusal(one, two, y_shape, w_shape, channels, groups, more=None):
+    """True, or why another rung does better. channels: of what is transformed, and of the result;
+    more: so many times the tiles are needed for the transforms to pay.
 
-    The limits are where `direct` was measured to be as fast.
+    The limits are where `direct` was measured to be as fast: with AVX-512, which does less for the
+    kernel's transform, at half as many tiles again.
     """
+    more = more or (1.5 if lanes() == 16 else 1)
     if groups != 1:
         return "one group only"
     if w_shape[:2] != (3, 3):
@@ -449,7 +466,7 @@ def _refusal(one, two, y_shape, w_shape, channels, groups):
     if channels[0] < 12 or channels[1] < 8:
         return f"{channels[0]} to {channels[1]} channels: the transforms cost more than they save"
     n, oh, ow, _ = y_shape
-    tiles, enough = n * -(-oh // 4) * -(-ow // 4), max(16, prod(channels) // 4096)
+    tiles, enough = n * -(-oh // 4) * -(-ow // 4), int(more * max(16, prod(channels) // 4096))
     if tiles < enough:
         return f"{tiles} tiles of 4x4 pixels, fewer than {enough}: the kernel's own costs more"
     return refusal(one, two, y_shape, w_shape, channels[1], groups)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 
 from tracker import DEFAULT, OPENCV, names
 
@@ -66,7 +67,20 @@ def demo(
             run(output, tracker, show, where, json, rendered=rendered)
 
 
-@app.command()
+EVERYTHING = "everything"       # that --detect can be asked for
+
+
+class BareDetect(typer.core.TyperCommand):
+    """Takes `--detect` without a value as well: everything that the trained detector knows."""
+
+    def parse_args(self, context, words):
+        full = []
+        for word, following in zip(words, [*words[1:], "--"]):
+            full += [word, EVERYTHING] if word == "--detect" and following.startswith("-") else [word]
+        return super().parse_args(context, full)
+
+
+@app.command(cls=BareDetect)
 def track(
     source: Annotated[str, typer.Argument(
         metavar="VIDEO|FOLDER|CAMERA",
@@ -77,8 +91,9 @@ def track(
         "corner, from 0. Give it several times for several targets. Without it you drag a box with "
         "the mouse.")] = None,
     detect: Annotated[str | None, typer.Option(
-        metavar="person|cup|motion", help="Find targets without boxes: the demo's people or cup, by "
-        "a small trained detector, or all that moves before a camera that stands still.")] = None,
+        metavar="[person|cup|motion]", help="Find targets without boxes: the demo's people or cup, by "
+        "a small trained detector (both, where none is named), or all that moves before a camera that "
+        "stands still.")] = None,
     tracker: Name = None,
     realtime: Annotated[bool, typer.Option(
         "--realtime", help="Play a file at its own pace and skip the frames that come while one is "
@@ -391,11 +406,12 @@ def _load_many(detect):
     from tracker.moving import MovingThings
     from tracker.multi import MultiTracker
     from tracker.object_detector import CLASSES, ObjectDetector
-    if detect not in (None, "motion", *CLASSES):
+    if detect not in (None, "motion", EVERYTHING, *CLASSES):
         raise ValueError(f"--detect takes {', '.join(CLASSES)} or motion, not {detect!r}; for a "
                          "detector of your own use tracker.multi.MultiTracker.load(detect=function)")
-    if detect in CLASSES:
-        return MultiTracker.load(detect=ObjectDetector.load(classes=[detect]))
+    if detect in (EVERYTHING, *CLASSES):
+        classes = None if detect == EVERYTHING else [detect]
+        return MultiTracker.load(detect=ObjectDetector.load(classes=classes))
     return MultiTracker.load(detect=detect and MovingThings())
 
 

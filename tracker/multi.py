@@ -139,7 +139,8 @@ class MultiTracker:
                          np.cumsum([len(s) for s in squares])[:-1])
         lessons = [crops[-1][:0] if target.waiting is None else target.waiting for target in targets]
         features = self._describe(lessons + crops)
-        states = {n: State(as_tuple(t.box), 0., True) for n, t in self.targets.items()}
+        states = {n: State(as_tuple(t.box), 0., True, as_tuple(t.expected()[0]))
+                  for n, t in self.targets.items()}             # of those that wait; others follow
         for i, (number, target) in enumerate(active.items()):
             before = target.centre
             if target.waiting is not None:

@@ -194,7 +194,8 @@ def _summarised(summary, folder, source):
 def _jsonable(state):
     return {"box": list(as_tuple(state.box)), "confidence": float(state.confidence),
             "lost": bool(state.lost), "skipped": state.skipped,
-            "predicted": None if state.predicted is None else list(as_tuple(state.predicted))}
+            "predicted": None if state.predicted is None else list(as_tuple(state.predicted)),
+            "reach": None if state.reach is None else list(state.reach)}
 
 
 def boxes_text(boxes):

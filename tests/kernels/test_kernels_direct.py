@@ -282,7 +282,9 @@ def test_winograd_is_chosen_where_it_is_faster():
     assert kernels.explain(conv2d, x.astype(float), w.astype(float)).chosen == "im2col"
 
 
-@pytest.mark.parametrize("c, o, groups", [(70, 40, 1), (35, 19, 1), (33, 64, 1), (96, 80, 2), (12, 12, 4)])
+@pytest.mark.parametrize("c, o, groups", [
+    (70, 40, 1), (35, 19, 1), (33, 64, 1), (96, 80, 2), (12, 12, 4)
+])
 def test_deep_kernels_are_packed_as_they_are(c, o, groups):
     """More inputs than are packed at a time, panels that are not full, groups that share one."""
     arguments = case(2, 6, 9, c, o, (3, 3), padding=1, groups=groups)

@@ -90,6 +90,9 @@ def test_track_several_targets(images, tmp_path, hand_made):
     assert len((tmp_path / "frames-tracks.txt").read_text().splitlines()) == 8
     result = call("track", images, "--detect", "motion", "--output", tmp_path)
     assert result.exit_code == 0 and "0 targets in 4 frames" in result.output, result.output
+    for where in ((images, "--detect"), ("--detect", "--output", tmp_path / "bare", images)):
+        result = call("track", *where)
+        assert result.exit_code == 0 and "0 targets in 4 frames" in result.output, result.output
     assert "--detect takes person, cup or motion, not 'x'" in refuse("track", images, "--detect", "x")
     assert "tracker correlation" in refuse("track", images, "--detect", "motion", "--inside")
     assert "tracker correlation" in refuse("track", images, "--box", "1,2,3,4", "--box", "1,2,3,4",

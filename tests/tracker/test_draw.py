@@ -1,5 +1,6 @@
 """What is drawn can be seen where it should be, and nowhere else."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -52,6 +53,14 @@ def test_a_lost_target_is_red():
     assert near(image, LOST).sum() > 100 and not near(image, FOUND).any()
     nowhere = annotate(GREY, state([np.nan] * 4, lost=True), 7)
     assert near(nowhere, LOST).sum() > 50
+
+
+def test_while_it_is_lost_the_predicted_box_is_dashed():
+    hidden = replace(state((5, 60, 10, 10), lost=True), predicted=(60, 50, 80, 60))
+    row = annotate(GREY, hidden, 7)[50, 62:138]
+    assert near(row, TRAIL).sum() > 20 and (row < 60).all(-1).sum() > 20
+    for other in (replace(hidden, lost=False), replace(hidden, predicted=None)):
+        assert not near(annotate(GREY, other, 7)[50, 62:138], TRAIL).any()
 
 
 def test_the_true_box_is_dashed():

@@ -144,6 +144,8 @@ def test_what_is_detected_no_more_is_removed(scene):
     empty = np.full_like(scene_0, 90)
     said = [tracker.update(empty) for _ in range(LOST_FOR + 10)]
     assert said[8][0][1].lost and said[-1] == []
+    for states in said[1:]:                     # where it should be by now, while it is not seen
+        assert all(state.predicted is not None for _, state in states)
 
 
 @pytest.mark.parametrize("answer", [None, [1, 2, 3], ([[1, 2, 3, 4]], []), ([[1, 2, 0, 4]], [1.]),

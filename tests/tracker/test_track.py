@@ -76,7 +76,7 @@ def test_everything_is_written_and_agrees(video, tmp_path):
     assert summary["auc"] is None and summary["note"] is None
     assert [f["lost"] for f in summary["per_frame"]] == [i == 5 for i in range(12)]
     assert summary["per_frame"][0] == {"box": list(BOX), "confidence": 1.0, "lost": False,
-                                       "skipped": 0, "predicted": None}
+                                       "skipped": 0, "predicted": None, "reach": None}
 
     boxes = read_boxes(out / "my clip-boxes.txt")
     assert np.allclose(boxes, [(10 + 2 * i, 20, 12.5, 8) for i in range(12)])

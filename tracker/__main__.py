@@ -470,8 +470,9 @@ def _user_errors(*files, folder=None):
     """What the user can mend is one line and exit code 2, not a traceback.
 
     files, folder: where the command will write, or None; that it can is checked first."""
+    from kernels.backend import DeviceError
+    from tracker.files import check_output
     try:
-        from tracker.files import check_output
         files = [file for file in files if file is not None]
         for file in files:
             check_output(file)
@@ -480,10 +481,7 @@ def _user_errors(*files, folder=None):
         if folder is not None:
             check_output(folder, folder=True)
         yield
-    except Exception as error:
-        from kernels.backend import DeviceError
-        if not isinstance(error, (ValueError, OSError, ImportError, DeviceError)):
-            raise
+    except (ValueError, OSError, ImportError, DeviceError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from error
 

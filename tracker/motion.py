@@ -303,13 +303,14 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
     save_arrays(path, network.named_weights(), step=steps, seed=seed)
     card = Path(output) / "motion.json"
     kept = json_format.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
+    found = sources(data)
     measured = {
         "about": "Weights of tracker.motion.MotionNetwork, trained from random numbers by minideep "
                  "alone on what the correlation tracker did.",
         "weights": network.count_params(), "steps": steps, "seed": seed,
         "command": f"python -m tracker train motion DATA --steps {steps} --seed {seed}",
         "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES,
-                 "sequences": sources(data)["sequences"]},
+                 "photos": found["photos"], "sequences": found["sequences"]},
         "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}
                   for i in range(49, steps, max(steps // 10, 1))]}
     write_json(card, {**kept, **measured})

@@ -24,7 +24,7 @@ from minideep.data import DataLoader
 from minideep.serialization import load_arrays
 from tracker import synthetic
 from tracker.boxes import centre
-from tracker.correlation_training import SIDE, relit
+from tracker.correlation_training import SIDE, relit, sources
 from tracker.demo import CLIPS, read_notes
 from tracker.files import write_json
 from tracker.object_detector import CLASSES, GRAY, STRIDE, UNIT, ObjectNetwork
@@ -369,7 +369,7 @@ def train(data, output, steps=3000, seed=0, resume=False, save_every=120, report
     return trainer.run(DataLoader(crops, CROPS, prefetch=4), output, save_every, report)
 
 
-def model_card(output):
+def model_card(data, output):
     """What is to be known about the weights that a finished training left in `output`; results and
     weaknesses are for whoever measures them."""
     arrays, about = load_arrays(Path(output) / "object_detector.safetensors")
@@ -386,7 +386,8 @@ def model_card(output):
             "person": f"frames 0 to {WALKERS_END - 1} of OpenCV's vtest.avi (Apache-2.0), boxes "
                       "found by subtraction of the background",
             "cup": f"the noted frames before {CUP_END} of the bundled clip cup.webm (Apache-2.0)",
-            "photos": "DATA/photos, as backgrounds and as what holds no object"},
+            "photos": "DATA/photos, as backgrounds and as what holds no object",
+            "photos by source": sources(data)["photos"]},
         "curve": curve(output, ("focal", "box"))}
 
 
@@ -396,5 +397,5 @@ def train_command(data, output, steps=3000, seed=0, resume=False, json=None):
     output = Path(output)
     with TrainingLog(output) as log:
         trainer = train(data, output, steps, seed, resume, report=log)
-    write_json(output / "object_detector.json", model_card(output))
+    write_json(output / "object_detector.json", model_card(data, output))
     return log.result(trainer, output / "object_detector.safetensors", json)

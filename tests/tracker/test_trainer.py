@@ -6,7 +6,7 @@ import pytest
 from minideep import optimizers, tensor
 from minideep.layers import Dense
 from minideep.models import Sequential
-from minideep.serialization import load_arrays
+from minideep.serialization import load_arrays, save_arrays
 from tracker.trainer import CHECKPOINT, Trainer
 
 
@@ -68,10 +68,11 @@ def test_it_is_saved_every_so_often_and_reports_each_step(tmp_path):
     assert told == [(1, {"loss"}, False), (2, {"loss"}, True), (3, {"loss"}, True)]
 
 
-def test_another_trainings_checkpoint_is_told(tmp_path):
-    class Curve(Line):
-        OPTIONS = ("bend",)
-
-    Line(0, 1, 1.).save(tmp_path)
-    with pytest.raises(ValueError, match="written by the training of a Line, not of a Curve"):
-        Curve.begin(tmp_path, True, 0, 1)
+@pytest.mark.parametrize("about, by", [
+    ({"trainer": "Curve", "seed": 0, "steps": 1, "step": 1, "slope": 1.}, "the training of a Curve"),
+    ({"trainer": "Line", "seed": 0, "steps": 1, "step": 1}, "the training of a Line"),
+    ({}, "something else")])
+def test_another_training_s_checkpoint_is_named(about, by, tmp_path):
+    save_arrays(tmp_path / CHECKPOINT, {"a": np.zeros(1)}, **about)
+    with pytest.raises(ValueError, match=f"written by {by}, not that of a Line: give another --output"):
+        Line.begin(tmp_path, True, 0, 1, slope=1.)

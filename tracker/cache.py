@@ -44,12 +44,13 @@ def key(tracker, sequence, first):
 
     first: the box (4,) that the tracker is started with.
     """
-    files = getattr(sequence.frames, "fingerprint", None)
-    if files is None:
+    try:
+        files = sequence.frames.fingerprint()
+    except AttributeError:              # frames in memory, or a part of these
         return None
     boxes = np.ascontiguousarray(sequence.boxes, np.float64).tobytes()
     first = np.ascontiguousarray(first, np.float64).tobytes()
-    return _hash(bytes([PROTOCOL]), tracker.encode(), files().encode(), boxes, first)
+    return _hash(bytes([PROTOCOL]), tracker.encode(), files.encode(), boxes, first)
 
 
 def load(key):

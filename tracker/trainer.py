@@ -56,7 +56,8 @@ class Trainer:
         wanted = {"seed", "steps", "step", *cls.OPTIONS}
         if about.get("trainer", cls.__name__) != cls.__name__ or not wanted <= set(about):
             by = f"the training of a {about['trainer']}" if "trainer" in about else "something else"
-            raise ValueError(f"{path} was written by {by}, not that of a {cls.__name__}: give another --output")
+            raise ValueError(f"{path} was written by {by}, not that of a {cls.__name__}: give another "
+                             "--output")
         trainer = cls(about["seed"], about["steps"], **{name: about[name] for name in cls.OPTIONS})
         weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
                           for part in ("weights.", "optimizer."))

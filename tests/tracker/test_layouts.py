@@ -197,6 +197,25 @@ def test_uav123_at_ten_frames_a_second(tmp_path):
     assert greys(only(tmp_path, "UAV123")) == [193, 194]        # (577 - 1) / 3 + 1
 
 
+def test_of_frames_without_a_line_nothing_is_known_in_any_layout(tmp_path):
+    some = "0,1,2,3,4", "3,1,2,3,4"
+    images(tmp_path / "net" / "frames" / "v", range(6), 0)
+    write(tmp_path / "net" / "anno" / "v.txt", *some)
+    images(tmp_path / "uav" / "data_seq" / "UAV123" / "boat", range(1, 7), 6)
+    write(tmp_path / "uav" / "anno" / "UAV123" / "boat.txt", *some)
+    images(tmp_path / "got" / "a", range(1, 7))
+    write(tmp_path / "got" / "a" / "groundtruth.txt", *some)
+    write(tmp_path / "got" / "a" / "absence.label", *"001000")      # of frame 2 it is known after all
+    for layout in ("net", "uav", "got"):
+        (sequence,) = find_sequences(tmp_path / layout)
+        away = [2] if layout == "got" else []
+        assert np.flatnonzero(sequence.noted).tolist() == sorted([0, 3, *away])
+        assert np.flatnonzero(sequence.absent).tolist() == away
+        fewer = sequence.every(3)
+        assert fewer.noted.tolist() == [True, True] and len(fewer.frames) == 2
+        assert all(tag.tolist() == [False, False] for tag in fewer.attributes.values())
+
+
 def test_trackingnet(tmp_path):
     for chunk in ("TRAIN_0", "TRAIN_1"):
         images(tmp_path / chunk / "frames" / f"v-{chunk}", (0, 1, 2, 10), 0, ".jpg")

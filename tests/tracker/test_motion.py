@@ -121,6 +121,11 @@ def test_roll_out_says_where_the_target_went():
     np.testing.assert_allclose(roll["x"][1:, :2], [[4 / size, 0]] * 6, atol=.05)
     assert np.isnan(roll["shift"][-1]).all()
     assert roll["there"].tolist() == [1, 1, 1, 1, 1, 0, 1]
+    boxes[3], sight[3] = np.nan, np.nan         # nobody noted whether it is there
+    boxes[5] = np.nan                           # where it is known not to be
+    sight[5] = 0
+    roll = motion.roll_out(CorrelationTracker(gate=True, redetect=True), frames_of(8), boxes, sight)
+    np.testing.assert_array_equal(roll["there"], [1, 1, np.nan, 1, 0, 0, 1])
 
 
 def test_the_command_measures_its_card_anew_and_keeps_the_rest(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Lost and found: blockers really hide the target, events are counted as the rules say, and the
 tracker says that its target is lost and finds it again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from tracker import occlusions, synthetic
 from tracker.boxes import iou
 from tracker.correlation import CorrelationTracker
 from tracker.evaluate import Track
-from tracker.occlusions import Score, block, covered, real_events
+from tracker.occlusions import Score, block, covered, in_sight, real_events
 from tracker.sequences import Sequence
 
 cv2 = pytest.importorskip("cv2")
@@ -77,8 +79,9 @@ def test_real_events():
     assert real_events(Sequence("Jogging-1", frames, whole[:40])) == []
 
 
-def judged(lost, good, events, n=100):
-    """The Score of a track that is on the target in the frames `good` and lost in those `lost`."""
+def judged(lost, good, events, n=100, noted=1):
+    """The Score of a track that is on the target in the frames `good` and lost in those `lost`;
+    noted: every how many-th frame."""
     truth = np.tile([50., 50., 20., 20.], (n, 1))
     boxes = np.tile([200., 50., 20., 20.], (n, 1))
     boxes[good] = truth[good]
@@ -87,6 +90,7 @@ def judged(lost, good, events, n=100):
     sight = np.ones(n)
     for first, back in events:
         sight[first:back] = 0
+    sight[np.arange(n) % noted > 0] = np.nan
     track = Track(0, boxes, np.ones(n), np.ones(n), (400, 300), said)
     return Score.of(track, Sequence("s", [None] * n, truth), events, sight)
 
@@ -111,6 +115,18 @@ def test_scores():
     assert right.alarms == 0
     into = judged(slice(35, 60), every > -1, [(40, 60)])
     assert into.alarms == 5 and into.said == [0]
+
+
+def test_frames_that_nobody_noted_are_not_judged():
+    every = np.arange(100)
+    silly = judged(slice(10, 21), every > -1, [(40, 60)], noted=2)
+    assert silly.alarms == 6 and silly.frames == 49
+    assert silly.found == [] and len(silly.said) == 1   # "for 5 frames in a row" cannot be seen
+    sequence = moving(30)
+    sequence = replace(sequence, noted=np.arange(30) % 10 == 0,
+                       boxes=np.where(np.arange(30)[:, None] % 20 == 0, sequence.boxes, np.nan))
+    sight = in_sight(sequence)
+    assert sight[[0, 10, 20]].tolist() == [1, 0, 1] and np.isnan(sight).sum() == 27
 
 
 def test_the_tracker_says_lost_and_finds_again():

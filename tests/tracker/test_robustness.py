@@ -139,5 +139,10 @@ def test_a_tracker_that_fails_scores_zero_and_is_named():
     result = r.robustness([sequence()], {"mine": Fails}, progress=lambda *a: seen.append(a))
     assert result["curves"]["mine"]["blur"] == [0] * 4
     assert len(result["errors"]["mine"]) == len(seen) == r.passes(1, 1)
+    assert result["failed"] == ["mine"]
+    moved = sequence()
+    moved.boxes[1:] += 1000                     # who stays where it was scores 0, and has not failed
+    result = r.robustness([moved], ["first"])
+    assert result["curves"]["first"]["blur"] == [0] * 4 and result["failed"] == []
     with pytest.raises(ValueError, match="'nope'"):
         r.robustness([sequence()], ["nope"])

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tracker.sequences import (
     read_boxes,
     read_sequence,
 )
+from tracker.synthetic import load_sequences
 
 cv2 = pytest.importorskip("cv2")
 
@@ -119,6 +121,10 @@ def test_a_video_with_notes_on_some_frames(tmp_path):
     assert "0 of them without the target, 4 not annotated" in describe([sequence])
     assert real_events(sequence) == []
     assert sequence.head(3).noted.tolist() == [True, False, False]
+    assert sequence.every(5).noted.all() and sequence.every(2, 1).noted.tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="noted is of 2 frames, but there are 6 boxes"):
+        replace(sequence, noted=np.ones(2, bool))
+    assert [len(s.frames) for s in load_sequences(tmp_path)] == [2]     # trainings take these alone
     assert np.isnan(sequence.boxes[1:5]).all()
     assert [round(frame.mean() / 30) for frame in sequence.frames] == [0, 1, 2, 3, 4, 5]
     assert round(sequence.frames[3].mean() / 30) == 3

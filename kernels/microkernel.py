@@ -20,6 +20,7 @@ No compiler finds this form from loops over arrays reliably, so `tile` emits it 
 The addresses it gets are trusted: its callers keep it inside of the arrays.
 """
 
+import math
 import threading
 
 import numpy as np
@@ -41,18 +42,20 @@ _workspaces = threading.local()
 
 
 def workspace(name, size):
-    """`size` float32 numbers of any value, from a cache line on, for the time of one call.
+    """float32 numbers of any value, from a cache line on, for the time of one call. size: how many,
+    or a shape.
 
     The next call of this thread gets the same memory: fresh pages cost more than the arithmetic on
     them. No result may lie in it.
     """
+    count = math.prod(size) if type(size) is tuple else size
     kept = vars(_workspaces)
     space = kept.get(name)
-    if space is None or space.size < size:
-        space = memory.empty((size,))
-        if size <= KEPT:
+    if space is None or space.size < count:
+        space = memory.empty((count,))
+        if count <= KEPT:
             kept[name] = space
-    return space[:size]
+    return space[:count].reshape(size)
 
 
 @jit(inline="always")

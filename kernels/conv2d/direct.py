@@ -75,8 +75,8 @@ def direct(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     plan = _plan(x.shape, _taps(w_shape), g.shape, (0, 0), (1, 1), stride, _origin(padding),
                  dilation, groups)  # fmt: skip
     parts = min(threads(), plan.blocks)
-    sums = workspace("sums", parts * prod(plan.sums)).reshape(parts, *plan.sums)
-    packed = workspace("gradient", parts * plan.starts.size * MOST).reshape(parts, -1)
+    sums = workspace("sums", (parts, *plan.sums))
+    packed = workspace("gradient", (parts, plan.starts.size * MOST))
     _weight_grad(
         plain(x), plain(g), sums, plan.rows, plan.taps, plan.starts, plan.view,
         _buffers(plan, parts), packed, plan.outputs,
@@ -219,7 +219,7 @@ def _plan(x_shape, kernel, y_shape, start, step, stride, origin, dilation, group
 
 
 def _buffers(plan, parts):
-    return workspace("block", parts * plan.buffer).reshape(parts, plan.buffer)
+    return workspace("block", (parts, plan.buffer))
 
 
 @jit(parallel=True)

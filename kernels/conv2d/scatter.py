@@ -36,16 +36,16 @@ def scatter(g, w, x_shape, stride, padding, dilation, groups):
         return dx
     n, h, width, _ = x_shape
     run = -(-kw * c // COLUMNS) * COLUMNS
-    wide = workspace("wide", kh * run * o).reshape(kh, run, o)
+    wide = workspace("wide", (kh, run, o))
     wide[:, : kw * c], wide[:, kw * c :] = w.reshape(kh, kw * c, o), 0
-    packed = workspace("kernel", wide.size).reshape(-1, o, COLUMNS)  # (KH*run/16, O, 16)
+    packed = workspace("kernel", (kh * run // COLUMNS, o, COLUMNS))  # (KH*run/16, O, 16)
     packed[...] = wide.reshape(-1, COLUMNS, o).transpose(0, 2, 1)
     # a row of the frame: all that g's pixels and dx's see
     row = max((g.shape[2] - 1) * stride[1] * c + run, (left + width) * c)
     bands = min(max(-(-threads() // n), -(-h * row // FRAME)), h)
     parts = min(threads(), n * bands)
-    products = workspace("products", parts * g.shape[2] * kh * run).reshape(parts, -1)
-    frames = workspace("frame", parts * -(-h // bands) * row).reshape(parts, -1, row)
+    products = workspace("products", (parts, g.shape[2] * kh * run))
+    frames = workspace("frame", (parts, -(-h // bands), row))
     _scatter(
         plain(g), packed, dx.reshape(-1), x_shape, kh, *stride, dilation[0], top, left, bands,
         products, frames,

@@ -17,7 +17,9 @@ Error, relative to the largest result: 3e-6 with 16 channels, 5e-6 with 32 to 64
 `kernels.use(conv2d="direct", ...)` asks for the more exact way.
 """
 
+import functools
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +37,6 @@ CACHE_NUMBERS = 2**17  # of all transformed tiles of a block: they fill half of 
 IMAGE, KERNEL, GRADIENT, WEIGHTS = (0, 6, 6), (1, 3, 6), (2, 4, 6), (3, 6, 3)
 SQUARE = COLUMNS * COLUMNS
 PAD = COLUMNS  # between two points, so that not all 36 fall into the same lines of the cache
-NAMES = "tiles", "points"
 FEWEST, MOST = 24, 48  # tiles in a block: multiples of the 6 rows of a register tile
 
 
@@ -56,14 +57,15 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     if 0 in g.shape or 0 in x.shape:
         return np.zeros(w_shape, np.float32)
     g, x = plain(g), plain(x)
-    tiles, parts, (xs, gs) = _blocks(g.shape[:3], c, o)
-    padded = -(-o // COLUMNS) * COLUMNS  # O, rounded up to whole lines
-    sums = workspace("sums", parts * 36 * c * padded).reshape(parts, -1)
+    plan = _plan(g.shape[:3], c, o, threads())
+    padded = plan.padded
+    sums = workspace("sums", (plan.parts, 36 * c * padded))
     sums[...] = 0
     dw = memory.empty((3, 3, c, padded))
     before = padding[0][0], padding[1][0]
     _weight_grad(
-        x.reshape(-1), x.shape, g.reshape(-1), g.shape, before, tiles, xs, gs, sums,
+        x.reshape(-1), x.shape, g.reshape(-1), g.shape, before, plan.tiles,
+        workspace("tiles", plan.inputs), workspace("points", plan.outputs), sums,
         np.arange(c), dw.reshape(-1),
     )  # fmt: skip
     return dw if o == padded else dw[..., :o].copy()
@@ -79,27 +81,37 @@ def _convolve(x, w, turned, size, before, b=None, relu=False):
         y[...] = finish(0, b, relu)
         return y
     x = plain(x)
-    tiles, parts, (xs, ys) = _blocks(y.shape[:3], c, o)
-    padded = -(-o // COLUMNS) * COLUMNS  # O, rounded up to whole lines
-    points = workspace("kernel", 36 * c * padded)  # (36, O/16, C, 16)
-    rows = np.arange(tiles) * (-(-c // COLUMNS) * COLUMNS)
+    plan = _plan(y.shape[:3], c, o, threads())
+    points = workspace("kernel", 36 * c * plan.padded)  # (36, O/16, C, 16)
     _output(
         x.reshape(-1), x.shape, plain(w).reshape(-1), turned, points, y.reshape(-1), y.shape, before,
-        tiles, xs, ys, rows, NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE,
+        plan.tiles, workspace("tiles", plan.inputs), workspace("points", plan.outputs), plan.rows,
+        NO_BIAS if b is None else plain(b), ZERO_F if relu else NONE,
     )  # fmt: skip
     return y
 
 
-def _blocks(size, c, o):
-    """(tiles in a block, parts, memory of each part for the transforms of its C and O channels)"""
+class _Plan(NamedTuple):
+    """How the tiles of a convolution are shared out."""
+
+    tiles: int  # in a block
+    parts: int
+    inputs: tuple  # (parts, numbers of each for the transforms of C channels)
+    outputs: tuple  # the same of O channels
+    padded: int  # O, rounded up to whole lines
+    rows: np.ndarray  # where each tile of a block begins
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(size, c, o, most):
+    """size: (N, OH, OW); most: parts, threads as a rule."""
     n, oh, ow = size
     c, o = (-(-channels // COLUMNS) * COLUMNS for channels in (c, o))
     every = n * -(-oh // 4) * -(-ow // 4)
     tiles = min(max(CACHE_NUMBERS // (36 * (c + o)), FEWEST), MOST, every + 5) // 6 * 6
-    parts = min(threads(), -(-every // tiles))
-    sizes = [(parts, 36 * (tiles * channels + PAD)) for channels in (c, o)]
-    spaces = [workspace(name, a * b).reshape(a, b) for name, (a, b) in zip(NAMES, sizes)]
-    return tiles, parts, spaces
+    parts = min(most, -(-every // tiles))
+    spaces = [(parts, 36 * (tiles * channels + PAD)) for channels in (c, o)]
+    return _Plan(tiles, parts, *spaces, o, np.arange(tiles) * c)
 
 
 @jit(parallel=True)

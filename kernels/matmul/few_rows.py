@@ -37,7 +37,7 @@ def _panels(b):
     """b (K, N) in panels of 16 columns, the last one filled up with zeros: (N/16, K, 16)."""
     k, n = b.shape
     panels = -(-n // COLUMNS)
-    packed = workspace("few", panels * k * COLUMNS).reshape(panels, k, COLUMNS)
+    packed = workspace("few", (panels, k, COLUMNS))
     packed[-1] = 0
     for panel in range(panels):
         columns = b[:, panel * COLUMNS : (panel + 1) * COLUMNS]

@@ -8,9 +8,10 @@ the function x -> <grad f(x), v>.
 import numpy as np
 
 from minideep.autograd import grad
+from minideep.device import current_device, device
 from minideep.mode import enable_grad
 from minideep.ops import imag, real
-from minideep.tensor import Tensor
+from minideep.tensor import Tensor, tensor
 
 __all__ = ["GradientError", "gradcheck"]
 
@@ -27,11 +28,18 @@ def gradcheck(f, *inputs, order=2, eps=1e-5, rtol=1e-5, atol=1e-7, directions=2,
     """Check the gradients of f(*inputs) to `order` (1 or 2). Returns True or raises GradientError.
 
     f: a function of tensors that gives a tensor or a list of tensors; the same numbers every time.
-    inputs: tensors or arrays; floating ones are checked (in float64, on copies), others passed on.
+    inputs: tensors or arrays; floating ones are checked (in float64, on copies), others passed on;
+    all on the device of the first tensor among them, or the current one.
     Points within eps of a kink, where the slope on the left is not the slope on the right, cannot be
     checked and are an error that says so: move the inputs off the kink.
     """
     rng = np.random.default_rng(seed)
+    where = next((x.device for x in inputs if isinstance(x, Tensor)), None)
+    with device(where or current_device()):
+        return _check(f, inputs, order, eps, rtol, atol, directions, rng)
+
+
+def _check(f, inputs, order, eps, rtol, atol, directions, rng):
     data = [np.array(x.numpy() if isinstance(x, Tensor) else x) for x in inputs]
     floating = [i for i, a in enumerate(data) if a.dtype.kind == "f"]
     data = [a.astype(np.float64) if i in floating else a for i, a in enumerate(data)]
@@ -42,7 +50,7 @@ def gradcheck(f, *inputs, order=2, eps=1e-5, rtol=1e-5, atol=1e-7, directions=2,
     def value(tensors):  # any output as one number: its product with random weights
         total = 0.0
         for y, w in zip(_outputs(f, tensors), weights):
-            total = total + (y * Tensor(w)).sum()
+            total = total + (y * tensor(w)).sum()
         return total
 
     _compare(value, data, floating, eps, rtol, atol, directions, rng, "first derivative")
@@ -54,17 +62,17 @@ def gradcheck(f, *inputs, order=2, eps=1e-5, rtol=1e-5, atol=1e-7, directions=2,
                        Tensor(t.data, requires_grad=True) for i, t in enumerate(tensors)]
             y = value(tensors)
             if not isinstance(y, Tensor) or not y.requires_grad:
-                return Tensor(np.zeros(()))
+                return tensor(np.zeros(()))
             gs = grad(y, [tensors[i] for i in floating], create_graph=True, allow_unused=True)
-            terms = [(g * Tensor(v)).sum() for g, v in zip(gs, vs) if g is not None]
-            return sum(terms[1:], terms[0]) if terms else Tensor(np.zeros(()))
+            terms = [(g * tensor(v)).sum() for g, v in zip(gs, vs) if g is not None]
+            return sum(terms[1:], terms[0]) if terms else tensor(np.zeros(()))
 
         _compare(slope, data, floating, eps, rtol, atol, directions, rng, "second derivative")
     return True
 
 
 def _tensors(data, floating):
-    return [Tensor(a.copy(), requires_grad=i in floating) for i, a in enumerate(data)]
+    return [tensor(a, requires_grad=i in floating) for i, a in enumerate(data)]
 
 
 def _outputs(f, tensors):

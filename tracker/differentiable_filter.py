@@ -46,6 +46,7 @@ def filter_response(template, search, label, penalty, mask=None):
         raise ValueError(f"a template of {template.shape} (N, H, W, C) wants search maps of the same "
                          "shape, labels (N, H, W) or (H, W), penalties (N,) and masks (N, H, W) or "
                          f"None; got {shapes}")
+    mask = None if mask is None else array_module(template.data).asarray(mask)
     return _filter_response(template, search, label, penalty, mask=mask, kept={})
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from kernels import backend
 from minideep.autograd import Op
+from minideep.device import device
 from minideep.gradcheck import CannotCheck, GradientError, gradcheck
 from minideep.inspect.observe import display_name, observe, unobserved
 from minideep.mode import enable_grad
-from minideep.tensor import Tensor
+from minideep.tensor import Tensor, tensor
 
 __all__ = ["check_gradients"]
 
@@ -43,7 +44,7 @@ class _Checker:
     def op_called(self, call):
         moving = [i for i, x in enumerate(call.inputs) if isinstance(x, Tensor) and x.requires_grad]
         if call.within is None and moving and call.out.requires_grad:
-            with unobserved(), enable_grad():
+            with unobserved(), enable_grad(), device(call.inputs[moving[0]].device):
                 self._check(call, moving)
 
     def _check(self, call, moving):
@@ -55,7 +56,7 @@ class _Checker:
             for i in moving:
                 inputs[i] = next(parts)
                 if fixed[i].dtype.kind == "c":  # its two real parts are what moves
-                    inputs[i] = inputs[i] + next(parts) * Tensor(np.asarray(1j))
+                    inputs[i] = inputs[i] + next(parts) * tensor(np.asarray(1j))
             return _call(call, inputs)
 
         values = []

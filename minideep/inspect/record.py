@@ -53,7 +53,7 @@ def gradient_flow(layer, x, loss=None):
     cell, x = _recurrent(layer, x)
     gate = layer.gradient_gate
     many = isinstance(cell.state_size, (list, tuple))
-    states = [Tensor(np.zeros((x.shape[0], n), layer.dtype), requires_grad=True)
+    states = [tensor(np.zeros((x.shape[0], n), layer.dtype), requires_grad=True, device=x.device)
               for n in (cell.state_size if many else [cell.state_size])]
     outputs = []
     with enable_grad():
@@ -83,7 +83,7 @@ def gates(layer, x):
     found["cell"] = []
     units = cell.units
     with no_grad():
-        h = c = Tensor(np.zeros((x.shape[0], units), layer.dtype))
+        h = c = tensor(np.zeros((x.shape[0], units), layer.dtype), device=x.device)
         for t in range(x.shape[1]):
             if len(names) == 4:
                 parts = ops.split(cell.project(x[:, t]) + h @ cell.recurrent_kernel, 4, axis=1)
@@ -111,10 +111,11 @@ def _gru_gates(cell, x, h, sigma, squash):
 def _recurrent(layer, x):
     if not isinstance(layer, RNN):
         raise TypeError(f"a SimpleRNN, GRU or LSTM is wanted, not {type(layer).__name__}")
-    x = x if isinstance(x, Tensor) else tensor(x, dtype=layer.dtype)
+    x = x if isinstance(x, Tensor) else tensor(x, dtype=layer.dtype, device=layer._device)
     if x.ndim != 3 or not x.shape[1]:
         raise ValueError(f"sequences are (N, T, I) with T > 0; got an array of shape {x.shape}")
     if not layer.built:
+        layer._device = layer._device or x.device
         layer.build(x.shape)
     return layer.cell, ops.flip(x, 1) if layer.go_backwards else x
 

@@ -7,7 +7,7 @@ Gradients of complex tensors are dL/dRe + i dL/dIm, so a product's is g * conj(o
 
 import math
 
-from numpy import generic
+from numpy import generic, ndarray
 
 from kernels import backend
 from kernels.backend import array_module as module, erf as _erf, is_array
@@ -228,7 +228,9 @@ _where.vjp(a=lambda g, condition: where(condition, g, 0.0),
 def where(condition, a, b):
     """a where `condition` holds, else b. All three broadcast; the condition has no gradient."""
     condition = _raw(condition)
-    like = next((x for x in map(_raw, (a, b)) if is_array(x)), condition)
+    # NumPy's arrays without axes are numbers, which are at home on every device
+    like = next((x for x in map(_raw, (a, b))
+                 if is_array(x) and (x.ndim or type(x) is not ndarray)), condition)
     xp = module(like if is_array(like) else 0)
     return _where(xp.asarray(condition, dtype=bool), a, b)
 

@@ -430,12 +430,15 @@ def _parse_box(text):
 @contextmanager
 def _device(name, tracker):
     """Make the tracker compute on this device, and give its name."""
-    name = name or os.environ.get("MINIDEEP_DEVICE") or "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"--device is cpu or cuda, not {name!r}")
-    if name == "cuda" and tracker in ("first", "velocity", *OPENCV):
+    without_network = tracker in ("first", "velocity", *OPENCV)
+    if name is None:    # what the environment says of all is none of these trackers' business
+        name = "cpu" if without_network else os.environ.get("MINIDEEP_DEVICE") or "cpu"
+    if name == "cuda" and without_network:
         raise ValueError(f"--device cuda: the tracker {tracker} computes on the cpu only")
     import minideep
+    from kernels.backend import devices
+    if name not in devices():
+        raise ValueError(f"--device is cpu or cuda, not {name!r}")
     with minideep.device(name):
         yield name
 

@@ -151,6 +151,14 @@ def test_an_unknown_device(images):
         "track", images, "--box", "1,2,3,4", "--tracker", "MIL", "--device", "cuda")
 
 
+def test_the_environments_device_is_none_of_a_tracker_without_a_network(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDEEP_DEVICE", "cuda")
+    result = call("track", images, "--box", "10,20,10,8", "--tracker", "first",
+                  "--output", tmp_path / "out", "--json", tmp_path / "a.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "a.json").read_text())["device"] == "cpu"
+
+
 def test_no_box_and_no_display_says_how_to_give_it(images, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     if sys.platform in ("win32", "darwin"):

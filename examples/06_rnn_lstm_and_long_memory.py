@@ -35,9 +35,10 @@ UNITS = 24
 def open_gates(lstm):
     """Let each unit remember for about T steps, T random: f = σ(b) with b = log T, i = 1 − f
     (Tallec & Ollivier 2018, arXiv:1804.11188). Keras's default, b = 1, forgets in 3 steps."""
-    b, u = lstm.cell.bias.data, lstm.cell.units
+    b, u = lstm.cell.bias.numpy().copy(), lstm.cell.units
     b[u:2 * u] = np.log(np.random.default_rng(0).uniform(1, STEPS - 1, u))
     b[:u] = -b[u:2 * u]
+    lstm.cell.bias.data = minideep.tensor(b).data
 
 
 def make(name, gate=None):

@@ -28,6 +28,15 @@ def kernels_setting(monkeypatch):
     environment.cache_clear()
 
 
+@pytest.fixture
+def on_the_cpu():
+    """For what is about NumPy's arrays: tensors are made there, whatever MINIDEEP_DEVICE says."""
+    import minideep
+
+    with minideep.device("cpu"):
+        yield
+
+
 def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
 

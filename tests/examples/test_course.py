@@ -201,6 +201,7 @@ def test_07():
     assert answers["parameters"](3, 5) == layer.count_params()
 
 
+@pytest.mark.usefixtures("on_the_cpu")  # it says itself what it does on a GPU
 def test_08():
     names, figures = lesson("08")
     assert names["has_gpu"] or "CUDA cannot be used here" in names["message"]

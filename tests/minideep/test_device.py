@@ -19,6 +19,7 @@ def python(code, **environment):
 
 @needs_no_gpu
 def test_asking_for_cuda_says_what_is_missing_and_what_mends_it():
+    before = minideep.tensor([1.0]).device
     message = r"CUDA cannot be used here: (CuPy|the NVIDIA driver|the driver|a first addition)"
     for ask in (lambda: minideep.tensor([1.0]).to("cuda"),
                 lambda: minideep.tensor([1.0], device="cuda"),
@@ -26,7 +27,7 @@ def test_asking_for_cuda_says_what_is_missing_and_what_mends_it():
         with pytest.raises(RuntimeError, match=message) as caught:
             ask()
         assert "cupy-cuda12x" in str(caught.value) or "CUDA_VISIBLE_DEVICES" in str(caught.value)
-    assert minideep.tensor([1.0]).device == "cpu"
+    assert minideep.tensor([1.0]).device == before
 
 
 @needs_no_gpu
@@ -52,6 +53,8 @@ def test_the_environment_and_the_context_choose():
 
 def test_to_the_device_where_it_is():
     x = minideep.tensor([1.0])
+    assert x.to(x.device) is x
+    x = minideep.tensor([1.0], device="cpu")
     assert x.to("cpu") is x
 
 

@@ -331,6 +331,7 @@ def by_rebinding(x):
     x.data = x.data + 1.0
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_a_change_in_an_index_among_others():
     x, rows = leaf(1.0, 2.0, 3.0, 4.0).reshape(2, 2), np.array([0, 1])
     y = x[rows, 0]
@@ -339,6 +340,7 @@ def test_a_change_in_an_index_among_others():
         y.sum().backward()
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [4, 1000, 40_000, 40_001])
 @pytest.mark.parametrize(
@@ -351,6 +353,7 @@ def test_a_changed_input_is_reported(change, size, dtype):
         y.backward()
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_a_changed_output_is_reported():
     x = leaf(1.0, 2.0)
     y = ops.exp(x)
@@ -359,6 +362,7 @@ def test_a_changed_output_is_reported():
         y.sum().backward()
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_a_change_through_an_alias_is_reported():
     x = leaf(1.0, 2.0)
     half = x[:1]
@@ -368,6 +372,7 @@ def test_a_change_through_an_alias_is_reported():
         y.backward()
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_a_changed_index_is_reported():
     x, index = leaf(1.0, 2.0, 3.0), np.array([0, 1])
     y = x[index].sum()
@@ -417,6 +422,7 @@ def test_the_sample_of_a_transposed_or_sliced_array_is_as_dense():
             view[rows:rows + 70] = 1
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_large_arrays_are_sampled_and_checked_in_full_when_asked():
     x = minideep.tensor(np.ones(200_000), requires_grad=True)
     y = (x * x).sum()

@@ -79,8 +79,8 @@ def test_each_op_is_one_step_however_many_used_its_output():
 
 
 @pytest.mark.parametrize("function", [
-    ops.softmax, ops.log_softmax, lambda x: ops.softmax_crossentropy(x, np.array([1, 0, 2])),
-    lambda x: ops.sigmoid_crossentropy(x, np.ones((3, 4)))])
+    ops.softmax, ops.log_softmax, lambda x: ops.softmax_crossentropy(x, minideep.tensor([1, 0, 2]).data),
+    lambda x: ops.sigmoid_crossentropy(x, minideep.tensor(np.ones((3, 4))))])
 def test_steps_through_ops_whose_gradient_is_a_kernel(function):
     a = leaf(3, 4)
     list(inspect.steps((function(a * 2.0) ** 2).sum()))
@@ -410,7 +410,7 @@ def test_gates_are_those_that_make_the_states():
     for reset_after in (True, False):
         layer = layers.GRU(4, return_sequences=True, reset_after=reset_after, dtype="float64")
         layer.build(x.shape)
-        layer.cell.bias.data = RNG.standard_normal(layer.cell.bias.shape)
+        layer.cell.bias.data = minideep.tensor(RNG.standard_normal(layer.cell.bias.shape)).data
         v = inspect.gates(layer, x)
         before = np.zeros((2, 4))
         for t, h in enumerate(np.moveaxis(layer(x).numpy(), 1, 0)):
@@ -480,6 +480,7 @@ def test_operations_of_recurrent_layers_and_of_each_node():
     assert affine in ([], [2 * 10 * 16 * 3, 2 * 10 * 128 * 3])
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_memory_sees_what_options_hold():
     x = leaf(50)
     index = np.arange(40)

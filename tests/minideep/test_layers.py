@@ -70,7 +70,7 @@ def test_shapes_dtypes_and_gradients(name):
     assert layer.compute_output_shape((None, *shape[1:])) == (None, *y.shape[1:])
     assert layer.flops(shape) == shape[0] * layer.flops((None, *shape[1:])) >= 0
     assert layer.count_params() == sum(w.size for w in layer.weights)
-    (y * random(y.shape, 1)).sum().backward()
+    (y * minideep.tensor(random(y.shape, 1))).sum().backward()
     assert x.grad.shape == shape and x.grad.dtype == np.float32
     for weight in layer.trainable_weights:
         assert weight.grad.shape == weight.shape and weight.grad.dtype == np.float32
@@ -115,6 +115,7 @@ def test_float64(name):
     assert y.dtype == np.float64 and all(w.dtype == np.float64 for w in layer.weights)
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 @every_layer
 def test_on_a_strict_array_module(name):
     """The same numbers on arrays that refuse NumPy's functions, and everything stays there."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import minideep
-from minideep import Tensor, gradcheck, layers, ops
+from minideep import gradcheck, layers, ops, tensor
 from minideep.gradcheck import GradientError
 
 F64 = {"dtype": "float64"}
@@ -31,7 +31,7 @@ def check(layer, x, order=2, **call):
             places.append((owner, name))
             values.append(value)
         else:
-            weight.data = value
+            weight.data = tensor(value).data
 
     def f(x, *weights):
         for (owner, name), w in zip(places, weights):
@@ -158,7 +158,7 @@ def test_masking(shape):
     x[:, 0] = 7.0
     layer = layers.Masking(7.0, **F64)
     # the masked steps are left out of what is checked: moved off 7 they would be masked no more
-    gradcheck(lambda t: ops.square(layer(ops.concatenate([Tensor(x[:, :1]), t], axis=1))), x[:, 1:])
+    gradcheck(lambda t: ops.square(layer(ops.concatenate([tensor(x[:, :1]), t], axis=1))), x[:, 1:])
 
 
 @of("BatchNormalization")

@@ -145,7 +145,7 @@ def gradients_agree(ours, theirs, x, **call):
     b = torch.tensor(x, requires_grad=True)
     y, z = ours(a, **call), theirs(b, **call)
     r = np.random.default_rng(1).standard_normal(y.shape).astype("float32")
-    (y * r).sum().backward()
+    (y * minideep.tensor(r)).sum().backward()
     (z * torch.from_numpy(r)).sum().backward()
     np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-4, atol=1e-4)
     for w, v in zip(ours.trainable_weights, theirs.trainable_weights):

@@ -236,7 +236,7 @@ def test_names_functions_and_options():
     assert isinstance(losses.get("mse"), losses.MeanSquaredError)
     assert isinstance(losses.get("BinaryCrossentropy"), losses.BinaryCrossentropy)
     own = losses.get(lambda y, p: abs(p - y).sum(axis=-1))
-    assert own(np.zeros((2, 3)), minideep.tensor(np.ones((2, 3)))).item() == 3
+    assert own(minideep.tensor(np.zeros((2, 3))), minideep.tensor(np.ones((2, 3)))).item() == 3
     with pytest.raises(ValueError, match="there is no loss 'msee'"):
         losses.get("msee")
     with pytest.raises(TypeError, match="from_logit"):

@@ -16,18 +16,19 @@ def random(*shape, complex=False):
     return a + 1j * RNG.standard_normal(shape) if complex else a
 
 
-W, X = random(3, 2, 2, 6), random(2, 7, 6, 4)
+W, X = minideep.tensor(random(3, 2, 2, 6)), minideep.tensor(random(2, 7, 6, 4))
 CONV = dict(stride=(2, 1), padding=((1, 0), (0, 2)), dilation=(1, 2), groups=2)
-Z = random(*ops.conv2d(X, W, **CONV).shape)
+Z = minideep.tensor(random(*ops.conv2d(X, W, **CONV).shape))
 POOL = dict(size=(3, 2), stride=2, padding=(1, 0))
-_, WINNERS = kernels.max_pool2d(X, **POOL, keep=True)
-BOXES = np.array([[0.3, -0.4, 4.2, 5.1], [2.2, 1.7, 3.0, 6.6]])
+_, WINNERS = kernels.max_pool2d(X.data, **POOL, keep=True)
+BOXES = minideep.tensor([[0.3, -0.4, 4.2, 5.1], [2.2, 1.7, 3.0, 6.6]], "float64")
+DEPTHWISE = minideep.tensor(np.ones((3, 3, 1, 8)))
 
 LINEAR = {
     "conv2d in x": (lambda x: ops.conv2d(x, W, **CONV), X.shape),
     "conv2d in w": (lambda w: ops.conv2d(X, w, **CONV), W.shape),
     "conv2d same": (lambda x: ops.conv2d(x, W, padding="same", stride=2, groups=2), X.shape),
-    "depthwise": (lambda x: ops.conv2d(x, np.ones((3, 3, 1, 8)), groups=4, dilation=2), X.shape),
+    "depthwise": (lambda x: ops.conv2d(x, DEPTHWISE, groups=4, dilation=2), X.shape),
     "input_grad in z": (lambda z: conv_ops._conv2d_input_grad(z, W, x_shape=X.shape, **CONV), Z.shape),
     "input_grad in w": (lambda w: conv_ops._conv2d_input_grad(Z, w, x_shape=X.shape, **CONV), W.shape),
     "weight_grad in z": (lambda z: conv_ops._conv2d_weight_grad(z, X, w_shape=W.shape, **CONV), Z.shape),
@@ -50,9 +51,9 @@ LINEAR = {
     "pad": (lambda x: ops.pad(x, width=((1, 2), (0, 3))), (3, 4)),
     "getitem": (lambda x: x[[0, 2, 2], 1:], (3, 4)),
     "index_add": (lambda g: ops.index_add(g, index=[0, 2, 2], shape=(4, 2)), (3, 2)),
-    "take": (lambda x: ops.take(x, np.array([[0, 1], [1, 1]]), 1), (3, 2)),
-    "gather": (lambda x: ops.gather(x, np.array([[0, 1, 1], [1, 0, 1]]), 0), (2, 3)),
-    "scatter": (lambda x: ops.scatter(x, np.array([[0, 1, 1], [1, 3, 1]]), 0, 4), (2, 3)),
+    "take": (lambda x: ops.take(x, minideep.tensor([[0, 1], [1, 1]]), 1), (3, 2)),
+    "gather": (lambda x: ops.gather(x, minideep.tensor([[0, 1, 1], [1, 0, 1]]), 0), (2, 3)),
+    "scatter": (lambda x: ops.scatter(x, minideep.tensor([[0, 1, 1], [1, 3, 1]]), 0, 4), (2, 3)),
     "broadcast_to": (lambda x: ops.broadcast_to(x, shape=(4, 3, 2)), (3, 1)),
     "sum_to": (lambda x: ops.sum_to(x, shape=(3, 1)), (4, 3, 2)),
     "transpose": (lambda x: ops.transpose(x, axes=(2, 0, -2)), (2, 3, 4)),

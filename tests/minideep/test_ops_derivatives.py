@@ -14,10 +14,12 @@ from hypothesis import assume, given, settings, strategies as st
 
 import kernels
 import minideep
+from kernels import backend
 from kernels.window import window
 from minideep import ops
 from minideep.ops import elementwise
 from minideep.autograd import Op
+from minideep.device import current_device
 from minideep.mode import mode
 from minideep.ops import conv as conv_ops
 
@@ -61,6 +63,15 @@ def an_axis(draw, ndim, none=True):
     one = st.integers(-ndim, ndim - 1)
     several = st.lists(st.integers(0, ndim - 1), unique=True, max_size=ndim).map(tuple)
     return draw((st.none() | one | several) if none else one) if ndim else None
+
+
+def here(value):
+    """An index, or whatever else an op takes as it is, with its arrays on the current device."""
+    if isinstance(value, tuple):
+        return tuple(map(here, value))
+    if isinstance(value, minideep.Tensor):
+        return value.to(current_device())
+    return backend.to_device(value, current_device()) if type(value) is np.ndarray else value
 
 
 def laid_out(draw, f, arrays):
@@ -166,8 +177,8 @@ def _(draw):
 @case("to_device")
 def _(draw):
     move = elementwise._to_device  # to_device leaves out a move to where the tensor is
-    return lambda x: ops.to_device(move(x * x, device="cpu", origin="cpu"), "cpu"), [
-        values(draw, shape(draw))]
+    return (lambda x: ops.to_device(move(x * x, device="cpu", origin=x.device), x.device),
+            [values(draw, shape(draw))])
 
 
 # -------------------------------------------------------------------------------------- reductions
@@ -293,16 +304,16 @@ INDICES = [
 @case("getitem")
 def _(draw):
     index = draw(st.sampled_from(INDICES))
-    return lambda x: x[index], [values(draw, (4, 3, 2))]
+    return lambda x: x[here(index)], [values(draw, (4, 3, 2))]
 
 
 @case("index_add")
 def _(draw):
     index = draw(st.sampled_from(INDICES))
-    plain = tuple(i.data if isinstance(i, minideep.Tensor) else i for i in index) if isinstance(
+    plain = tuple(i.numpy() if isinstance(i, minideep.Tensor) else i for i in index) if isinstance(
         index, tuple) else index
     g = values(draw, np.zeros((4, 3, 2))[plain].shape)
-    return lambda g: ops.index_add(g, index=index, shape=(4, 3, 2)), [g]
+    return lambda g: ops.index_add(g, index=here(index), shape=(4, 3, 2)), [g]
 
 
 @case("take")
@@ -310,7 +321,7 @@ def _(draw):
     s = shape(draw, 1, smallest=1)
     axis = an_axis(draw, len(s), False)
     indices = draw(hnp.arrays(int, shape(draw, 0, 2), elements=st.integers(-s[axis], s[axis] - 1)))
-    return lambda x: ops.take(x, indices, axis), [values(draw, s)]
+    return lambda x: ops.take(x, here(indices), axis), [values(draw, s)]
 
 
 @case("gather")
@@ -320,7 +331,7 @@ def _(draw):
     other = list(s)
     other[axis] = draw(st.integers(0, 4))
     index = draw(hnp.arrays(int, tuple(other), elements=st.integers(0, s[axis] - 1)))
-    return lambda x: ops.gather(x, index, axis), [values(draw, s)]
+    return lambda x: ops.gather(x, here(index), axis), [values(draw, s)]
 
 
 @case("scatter")
@@ -328,7 +339,7 @@ def _(draw):
     s = shape(draw, 1)
     axis, length = an_axis(draw, len(s), False), draw(st.integers(1, 4))
     index = draw(hnp.arrays(int, s, elements=st.integers(0, length - 1)))
-    return lambda x: ops.scatter(x, index, axis, length), [values(draw, s)]
+    return lambda x: ops.scatter(x, here(index), axis, length), [values(draw, s)]
 
 
 @case("flip")
@@ -536,9 +547,10 @@ def _(draw, op):
     options = dict(size=size, stride=stride, padding=padding)
     y, winners = kernels.max_pool2d(values(draw, x, "spread"), **options, keep=True)
     if op is conv_ops._max_pool2d_pick:
-        return lambda u: op(u, winners=winners, **options), [values(draw, x)]
+        return lambda u: op(u, winners=here(winners), **options), [values(draw, x)]
     if op is conv_ops._max_pool2d_scatter:
-        options["winners"] = winners
+        return (lambda z: op(z, winners=here(winners), x_shape=x, **options),
+                [values(draw, y.shape)])
     return lambda z: op(z, x_shape=x, **options), [values(draw, y.shape)]
 
 

@@ -3,7 +3,6 @@
 import math
 import os
 
-import numpy as np
 import pytest
 
 import minideep
@@ -50,7 +49,7 @@ def test_an_optimizer_follows_its_schedule():
     seen = []
     for _ in range(4):
         before = w.item()
-        optimizer.apply([np.array([-1.0], "float32")], [w])
+        optimizer.apply([minideep.tensor([-1.0])], [w])
         seen.append(w.item() - before)
     assert seen == [1, 1, 0.25, 0.25] and optimizer.learning_rate == 0.25
     with pytest.raises(TypeError, match="schedule"):

@@ -96,7 +96,7 @@ def test_pytorch_has_the_same_numbers(network):
                                  torch.from_numpy(layer.bias.numpy().copy()), stride)
 
     for layer in (network.conv1, network.conv4):            # else all biases are zero
-        layer.bias.data[...] = np.random.default_rng(1).normal(size=layer.bias.shape)
+        layer.bias.data = tensor(np.random.default_rng(1).normal(size=layer.bias.shape), "float32").data
     crops = noise(2, 40)
     x = torch.from_numpy(crops / 128 - 1).permute(0, 3, 1, 2)
     x = functional.relu(conv(x, network.conv1, 2, (1, 2, 1, 2)))

@@ -36,7 +36,7 @@ def rolls(count=15, n=60, hidden=True):
 def test_the_loss_is_the_formula():
     network = MotionNetwork()
     rng = np.random.default_rng(0)
-    network.head.kernel.data[:] = rng.normal(0, .2, network.head.kernel.shape)
+    network.head.kernel.data = tensor(rng.normal(0, .2, network.head.kernel.shape), "float32").data
     x, shift, growth, there = batch_of(rng, rolls())
     mean, scale, grown, visible, _ = network(tensor(x))
     mean, scale, grown, visible = (t.numpy().astype(float) for t in (mean, scale, grown, visible))

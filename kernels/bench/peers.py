@@ -15,11 +15,14 @@ def torch_here():
 
 
 def contestants(name, args):
-    """{"torch ...": function} for the arguments of op `name`, NumPy arrays or CuPy's."""
+    """{"torch ...": function} for the arguments of op `name`, NumPy arrays or CuPy's; none where this
+    PyTorch cannot compute with them."""
     if name not in PEERS or not torch_here():
         return {}
     import torch
 
+    if any(hasattr(a, "__cuda_array_interface__") for a in args) and not torch.cuda.is_available():
+        return {}  # a wheel for the CPU
     tensors = [torch.as_tensor(a) if hasattr(a, "dtype") else a for a in args]
     functions = PEERS[name](torch, *tensors)
     if callable(functions):

@@ -1,7 +1,9 @@
 """`python -m kernels bench` on tiny shapes: what it measures, prints, writes and draws."""
 
 import json
+import sys
 import tracemalloc
+import types
 
 import numpy as np
 import pytest
@@ -221,3 +223,93 @@ def test_operations_are_counted_for_every_op(name):
     for args in cases.small(name):
         flops = cases._flops(name, args)
         assert flops is None or flops > 0
+
+
+# ------------------------------------------------------------------------- timing without a GPU
+
+
+class Gpu:
+    """What `measure` asks of CuPy, on a device whose clock goes on by what is launched: a launch
+    returns at once, and an event notes the device's clock, which is known once it was waited for."""
+
+    float32 = np.float32
+
+    def __init__(self):
+        self.clock, self.waited_for, self.launched = 0.0, -1.0, []
+        self.cuda = types.SimpleNamespace(
+            Event=self.event, Device=lambda: types.SimpleNamespace(synchronize=self.wait),
+            get_elapsed_time=self.elapsed)
+
+    def launch(self, name, milliseconds):
+        self.launched.append(name)
+        self.clock += milliseconds
+
+    def wait(self):
+        self.waited_for = self.clock
+
+    def event(self):
+        event = types.SimpleNamespace(at=None)
+        event.record = lambda: setattr(event, "at", self.clock)
+        event.synchronize = self.wait
+        return event
+
+    def elapsed(self, start, end):
+        assert end.at <= self.waited_for, "the device is not ready"  # an error of CUDA as well
+        return end.at - start.at
+
+    # arrays, of which only the size is known
+    def ones(self, shape, dtype):
+        return Array(self, shape)
+
+    empty_like = staticmethod(lambda array: array)
+
+    def copyto(self, to, source):
+        self.launch("copy", 2.0)
+
+
+class Array:
+    def __init__(self, gpu, shape):
+        self.gpu, self.shape, self.nbytes = gpu, shape, 4 * int(np.prod(shape))
+
+    def __matmul__(self, other):
+        assert self.shape == other.shape == (4096, 4096)
+        self.gpu.launch("product", 5.0)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", stand_in := Gpu())
+    return stand_in
+
+
+def test_a_gpu_is_timed_by_its_own_clock(gpu):
+    """In seconds, each call by itself, after calls that compile; the contestants take turns."""
+    first = {"slow": 900.0, "fast": 400.0}  # milliseconds of a first call, which compiles
+
+    def contestant(name, milliseconds):
+        return lambda: gpu.launch(name, first.pop(name, milliseconds))
+
+    found = measure.interleave_cuda(
+        {"slow": contestant("slow", 8.0), "fast": contestant("fast", 0.5)}, 0.005)
+    assert set(found) == {"slow", "fast"} and not first
+    np.testing.assert_allclose(found["slow"], 0.008)
+    np.testing.assert_allclose(found["fast"], 0.0005)
+    assert len(found["slow"]) == len(found["fast"]) > 1
+    timed = gpu.launched[6:]  # three calls of each are not timed
+    assert sorted(gpu.launched[:6]) == ["fast"] * 3 + ["slow"] * 3
+    assert timed == ["slow", "fast"] * (len(timed) // 2)
+
+
+def test_the_ceilings_of_a_gpu(gpu):
+    """A copy of 1 GiB in 2 ms is read and written; a product is 2 n^3 operations in 5 ms."""
+    found = measure.cuda_ceilings()
+    assert found["stream"] == pytest.approx(2 * 2**30 / 1e9 / 2e-3)
+    assert found["sgemm"] == found["flops"] == pytest.approx(2 * 4096**3 / 1e9 / 5e-3)
+
+
+def test_a_pytorch_without_cuda_is_no_peer_on_a_gpu(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "as_tensor", lambda a: pytest.fail("it cannot take that"))
+    there = types.SimpleNamespace(__cuda_array_interface__={}, dtype=np.float32)
+    assert peers.contestants("softmax", (there,)) == {}

@@ -1,23 +1,29 @@
-"""On a real GPU: every rung, the engine, a training run and the demo give the CPU's numbers.
+"""On a real GPU: every rung, every op, a training run and the demo give the CPU's numbers; the kernels
+under compute-sanitizer; the benchmark.
 
 `make test-gpu` runs these; elsewhere they are skipped, which is not a pass. Where there is a GPU,
 `check_rungs` runs every rung there as well, on all shapes of the tests of each op.
 """
 
+import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import two_devices
+from hypothesis import given, settings, strategies as st
+from two_devices import compare_demos
 
 import kernels
 import minideep
 import kernels.cuda
 from kernels import backend, conv2d, conv2d_input_grad, conv2d_weight_grad
 from kernels.bench import cases
-from minideep import layers, models, ops
+from minideep import layers, models
 
 try:
     backend.require_cuda()
@@ -27,6 +33,7 @@ except RuntimeError as error:
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING is not None, reason=str(MISSING))]
 
+TESTS = pathlib.Path(__file__).parent
 RNG = np.random.default_rng(0)
 
 
@@ -34,30 +41,13 @@ def random(*shape):
     return RNG.standard_normal(shape).astype("float32")
 
 
-@pytest.mark.parametrize("function, shapes", [
-    (lambda x, w: ops.conv2d(x, w, stride=2, padding="same"), [(2, 9, 8, 4), (3, 3, 4, 6)]),
-    (lambda x, w: ops.conv2d(x, w, groups=4, dilation=2), [(2, 9, 8, 4), (3, 3, 1, 8)]),
-    (lambda x: ops.max_pool2d(x, 3, 2, 1), [(2, 9, 8, 4)]),
-    (lambda x: ops.avg_pool2d(x, 2), [(2, 9, 8, 4)]),
-    (lambda x, h, c, r: ops.stack(ops.lstm(x, h, c, r)), [(2, 5, 12), (2, 3), (2, 3), (3, 12)]),
-    (ops.rnn, [(2, 5, 3), (2, 3), (3, 3)]),
-    (ops.gru, [(2, 5, 9), (2, 3), (3, 9), (9,)]),
-    (lambda x: ops.irfft2(ops.rfft2(x), shape=(5, 6)), [(2, 5, 6)]),
-    (ops.softmax, [(4, 7)]),
-    (ops.gelu, [(4, 7)]),
-    (lambda x, i: x[[0, 0, 1]] * i, [(3, 4), (1, 4)]),
-])
-def test_values_and_gradients_equal_the_cpu(function, shapes):
-    arrays = [random(*shape) for shape in shapes]
-    results = []
-    for device in ("cpu", "cuda"):
-        inputs = [minideep.tensor(a, requires_grad=True, device=device) for a in arrays]
-        y = function(*inputs)
-        assert y.device == device
-        (y * y).sum().backward()
-        results.append([y.numpy()] + [x.grad.numpy() for x in inputs])
-    for cpu, cuda in zip(*results):
-        np.testing.assert_allclose(cuda, cpu, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", two_devices.cases.CASES)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_every_op_equals_the_cpu(name, dtype, data):
+    """Values, first and second derivatives; test_strict_device.py sees that no op is left out."""
+    two_devices.compare_case(name, data.draw, "cuda", dtype)
 
 
 def test_a_training_run_equals_the_cpu():
@@ -204,20 +194,50 @@ backend.require_cuda().cuda.set_allocator(None)  # every array an allocation of 
 for check in cases.check(ladders(), "cuda"):
     assert check["verdict"] != "WRONG", check
 """
+PROGRAMS = {"rungs": ["-c", CHECK_ALL], "kernels": [str(TESTS / "every_kernel.py")]}
 
 
 @pytest.mark.skipif(SANITIZER is None, reason="compute-sanitizer is not installed: it comes with "
                     "the CUDA toolkit (Debian, Ubuntu: cuda-sanitizer-12-9 of NVIDIA's repository)")
+@pytest.mark.timeout(2000)
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
-def test_compute_sanitizer(tool):
-    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", CHECK_ALL]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+def test_compute_sanitizer(tool, program):
+    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, *PROGRAMS[program]]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
 
 
-def test_the_demo(tmp_path):
-    environment = {**os.environ, "MINIDEEP_DEVICE": "cuda"}
-    command = [sys.executable, "-m", "tracker", "demo", "--output", str(tmp_path)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+@pytest.mark.parametrize("op", ["adam", "conv2d"])
+def test_the_benchmark(op, tmp_path):
+    command = [sys.executable, "-m", "kernels", "bench", op, "--device", "cuda", "--seconds", "0.01",
+               "--json", str(tmp_path / "a.json")]
+    result = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert list(tmp_path.rglob("*.webm")) or list(tmp_path.rglob("*.mp4"))
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert all(speed > 0 for speed in found["ceilings"]["1"].values())
+    names = {row["name"] for row in found["rows"] if row["op"] == op}
+    assert names >= ({"array", "cuda_raw"} if op == "adam" else {"im2col", "cuda_raw", "cuda_tf32"})
+    assert all(0 < row["milliseconds"] < 10_000 for row in found["rows"])
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        assert any(name.startswith("torch") for name in names)
+
+
+def test_the_demo(tmp_path):
+    """The word is said by the environment, as `make test-gpu` does, and then as an option."""
+    demo(tmp_path / "cuda", MINIDEEP_DEVICE="cuda")
+    demo(tmp_path / "cpu", "--device", "cpu")
+    compare_demos(tmp_path / "cuda", tmp_path / "cpu")
+    assert {json.loads((tmp_path / d / "cup.json").read_text())["device"] for d in ("cuda", "cpu")} == {
+        "cuda", "cpu"}
+
+
+def demo(folder, *options, **environment):
+    command = [sys.executable, "-m", "tracker", "demo", "--output", str(folder), *options]
+    result = subprocess.run(command, cwd=TESTS.parent, env={**os.environ, **environment},
+                            capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+

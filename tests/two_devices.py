@@ -4,12 +4,13 @@ The functions and their inputs are the cases that test_ops_derivatives.py has fo
 on the strict device (strict_array) in test_strict_device.py, and in test_gpu.py on a real GPU.
 """
 
+import json
+
 import numpy as np
 from loading import load
 
 import minideep
 from minideep import ops
-
 
 cases = load("minideep/test_ops_derivatives.py")
 OPS = {op.name for op in cases.Op.registry.values() if op.__module__.startswith("minideep.")}
@@ -53,3 +54,23 @@ def compare(f, arrays, device, dtype="float64"):
             else:
                 np.testing.assert_allclose(other, cpu, rtol=0,
                                            atol=1e-4 * max(1, np.abs(cpu).max(initial=0)))
+
+
+def compare_demos(folder, other):
+    """What `python -m tracker demo` wrote to two folders is the same but for rounding.
+
+    A tracker looks next where it found the target last, so that rounding adds up: on one CPU, by
+    another rung of the convolution, the boxes of a clip are those of the first to 0.97 of their
+    overlap on average, the AUC to 0.009; in the frame in which a lost target is found again a
+    single box may lie elsewhere.
+    """
+    from tracker.boxes import iou
+    from tracker.demo import NAMES
+    from tracker.sequences import read_boxes
+    for name in NAMES:
+        boxes, others = (read_boxes(where / f"{name}-boxes.txt") for where in (folder, other))
+        assert boxes.shape == others.shape and len(boxes) > 1
+        assert iou(boxes, others).mean() > 0.94, name
+        assert np.median(np.abs(boxes - others).max(axis=1)) < 2, name  # pixels
+        aucs = [json.loads((where / f"{name}.json").read_text())["auc"] for where in (folder, other)]
+        assert abs(aucs[0] - aucs[1]) < 0.02, name

@@ -42,9 +42,10 @@ def test_the_engine_on_the_strict_device():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("folder", ["minideep", "tracker", "examples"])
-def test_everything_on_the_strict_device(folder):
-    run(folder)
+@pytest.mark.parametrize("path", ["minideep", "tracker", "examples", "kernels/test_kernels_matmul.py",
+                                  "test_readme.py"])
+def test_everything_on_the_strict_device(path):
+    run(path)
 
 
 def write_demo(folder, boxes, auc):

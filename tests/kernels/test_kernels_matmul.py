@@ -147,6 +147,7 @@ def test_blas_has_the_large_products_of_one_thread_without_avx512(count, lanes, 
 
 
 @needs_numba
+@pytest.mark.usefixtures("on_the_cpu")
 @pytest.mark.parametrize("cell, products", [("SimpleRNN", 3), ("LSTM", 3), ("GRU", 4)])
 def test_recurrent_layers_leave_blas_asleep(cell, products, monkeypatch):
     """x W, its two gradients or one, dR (and GRU's h R): none of them is BLAS's (see `blocked`)."""

@@ -23,17 +23,26 @@ CONVOLUTIONS = {
     "E: 8x224x224x3 -> 64, 7x7 stride 2": (8, 224, 224, 3, 64, 7, 2, 3),
 }
 FIRST_LAYERS = "CE"  # their input is the image, which needs no gradient
+# And what other rungs are for: a large kernel, one of depth 1 for each channel (the number after the
+# padding: groups), a gradient of few channels, as where an image is what is looked for.
+MORE_CONVOLUTIONS = {
+    "F: 1x64x64x16 -> 16, 15x15": (1, 64, 64, 16, 16, 15, 1, 7),
+    "G: 8x56x56x64, 3x3 depthwise": (8, 56, 56, 64, 64, 3, 1, 1, 64),
+    "H: 4x64x64x3 -> 32, 3x3": (4, 64, 64, 3, 32, 3, 1, 1),
+}
 
 
-def random(*shape):
-    return np.random.default_rng(math.prod(shape) % 1000).standard_normal(shape)
+def make(name, *size):
+    """The op's arguments for a size of EXAMPLES: each array other numbers, the same in every run."""
+    return EXAMPLES[name][0](np.random.default_rng(0), name, *size)
 
 
 # ------------------------------------------------------------------------------------ convolution
 
-def _conv2d(name, n, h, w, c, o, k, stride, padding, groups=1):
+def _conv2d(rng, name, n, h, w, c, o, k, stride, padding, groups=1):
     oh, ow = ((size + 2 * padding - k) // stride + 1 for size in (h, w))
-    x, kernel, g = random(n, h, w, c), random(k, k, c // groups, o), random(n, oh, ow, o)
+    shapes = (n, h, w, c), (k, k, c // groups, o), (n, oh, ow, o)
+    x, kernel, g = map(rng.standard_normal, shapes)
     arrays = {
         "conv2d": (x, kernel),
         "conv2d_input_grad": (g, kernel, x.shape),
@@ -42,18 +51,11 @@ def _conv2d(name, n, h, w, c, o, k, stride, padding, groups=1):
     return *arrays[name], stride, padding, 1, groups
 
 
-def _conv2d_small(name):
-    yield _conv2d(name, 2, 6, 6, 3, 4, 3, 1, 1)
-    yield _conv2d(name, 2, 6, 6, 3, 3, 3, 1, 1, groups=3)
-    yield _conv2d(name, 1, 13, 13, 12, 12, 3, 1, 1)  # enough to do for rungs that decline little
-    yield _conv2d(name, 1, 21, 21, 2, 2, 21, 1, 10)  # a kernel so large that fft does not decline
-
-
 # ------------------------------------------------------------------------------------------- rest
 
-def _pool2d(name, n, h, w, c):
-    x, g = random(n, h, w, c), random(n, h // 2, w // 2, c)
-    winners = (abs(g) * 100).astype(np.uint8) % 4  # any
+def _pool2d(rng, name, n, h, w, c):
+    x, g = map(rng.standard_normal, ((n, h, w, c), (n, h // 2, w // 2, c)))
+    winners = rng.integers(0, 4, g.shape, np.uint8)
     arrays = {
         "max_pool2d": (x,),
         "max_pool2d_grad": (g, winners, x.shape),
@@ -64,8 +66,9 @@ def _pool2d(name, n, h, w, c):
     return *arrays[name], 2
 
 
-def _crop(name, h, w, size):
-    x, boxes, g = random(1, h, w, 3), np.array([[1.3, 2.1, w / 2.5, h / 2.5]]), random(1, size, size, 3)
+def _crop(rng, name, h, w, size):
+    x, g = map(rng.standard_normal, ((1, h, w, 3), (1, size, size, 3)))
+    boxes = np.array([[1.3, 2.1, w / 2.5, h / 2.5]])
     arrays = {
         "crop": (x, boxes, size),
         "crop_image_grad": (g, boxes, x.shape),
@@ -74,77 +77,87 @@ def _crop(name, h, w, size):
     return arrays[name]
 
 
-def _patch(name, h, w, size):
-    return random(h, w, 3), np.array([[1.3, 2.1, w / 2.5, h / 2.5]]), size
+def _patch(rng, name, h, w, size):
+    return rng.standard_normal((h, w, 3)), np.array([[1.3, 2.1, w / 2.5, h / 2.5]]), size
 
 
-def _adam(name, size):
-    return *(random(size) for _ in range(3)), random(size) ** 2, 1e-3, 3
+def _adam(rng, name, size):
+    w, g, m, v = rng.standard_normal((4, size))
+    return w, g, m, v**2, 0.1, 3  # so high a rate that an error of w is seen beside w
 
 
-def _recurrent(name, n, steps, units):
-    cell = name.removesuffix("_grad")
+def _recurrent(rng, name, n, steps, units):
+    cell, random = name.removesuffix("_grad"), rng.standard_normal
     blocks = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
-    xw, weights = random(n, steps, blocks * units), [random(units, blocks * units) / units]
-    first = [random(n, units) for _ in range(2 if cell == "lstm" else 1)]
+    xw, weights = random((n, steps, blocks * units)), [random((units, blocks * units)) / units**.5]
+    first = [random((n, units)) for _ in range(2 if cell == "lstm" else 1)]
     if cell == "gru":
         weights.append(random(blocks * units))
     if cell == name:
         return xw, *first, *weights
     states = ladders()[cell](xw, *first, *weights)
-    return random(*states.shape), states, xw, *first, *weights
+    return random(states.shape), states, xw, *first, *weights
 
 
-def _softmax(name, rows, classes):
-    x, labels = random(rows, classes), np.arange(rows) % classes
+def _softmax(rng, name, rows, classes):
+    x, g = rng.standard_normal((2, rows, classes))
+    labels, targets = rng.integers(0, classes, rows), rng.random((rows, classes))
     y = ladders()[name.removesuffix("_grad")](x) if name in ("softmax_grad", "log_softmax_grad") else x
     arrays = {
         "softmax": (x,), "log_softmax": (x,),
-        "softmax_grad": (random(rows, classes), y), "log_softmax_grad": (random(rows, classes), y),
+        "softmax_grad": (g, y), "log_softmax_grad": (g, y),
         "softmax_crossentropy": (x, labels),
-        "softmax_crossentropy_grad": (random(rows), x, labels),
-        "sigmoid_crossentropy": (x, (x > 0) * 1.0),
-        "sigmoid_crossentropy_grad": (random(rows, classes), x, (x > 0) * 1.0),
+        "softmax_crossentropy_grad": (g[:, 0].copy(), x, labels),
+        "sigmoid_crossentropy": (x, targets),
+        "sigmoid_crossentropy_grad": (g, x, targets),
     }
     return arrays[name]
 
 
-def _normalization(name, n, pixels, channels, groups):
-    x, gamma, beta = random(n, pixels, channels), random(channels), random(channels)
+def _normalization(rng, name, n, pixels, channels, groups):
+    x, g = rng.standard_normal((2, n, pixels, channels))
+    gamma, beta = rng.standard_normal((2, channels))
     if name == "moments":
         return x, groups
     moments = ladders()["moments"](x, groups)
     if name == "normalize":
         return x, moments, gamma, beta
-    return random(*x.shape), x, moments, gamma
+    return g, x, moments, gamma
 
 
-def _cells(name, h, w):
-    return abs(random(1, h, w, 3)) * 60, 4
+def _cells(rng, name, h, w):
+    return rng.uniform(0, 255, (1, h, w, 3)), 4
 
 
-def _gram(name, samples, frequencies, channels):
-    x, f = random(samples, frequencies, channels, 2), random(frequencies, channels, 2)
-    return x, abs(random(samples)), f
+def _gram(rng, name, samples, frequencies, channels):
+    x, f = map(rng.standard_normal, ((samples, frequencies, channels, 2), (frequencies, channels, 2)))
+    return x, rng.random(samples), f
 
 
-def _rectify(name, *shape):
-    return random(*shape), np.maximum(random(*shape[::-1]).reshape(shape), 0)
+def _rectify(rng, name, *shape):
+    g, y = rng.standard_normal((2, *shape))
+    return g, np.maximum(y, 0)
 
 
-def _matmul(name, m, k, n, what):
+def _matmul(rng, name, m, k, n, what):
     """Of a dense layer of (K, N): its output, the gradient of its input, that of its weights."""
-    x, w, g = random(m, k), random(k, n), random(m, n)
+    x, w, g = map(rng.standard_normal, ((m, k), (k, n), (m, n)))
     return {"x w": (x, w), "g wT": (g, w.T), "xT g": (x.T, g)}[what]
 
 
 # op: (how to make its arguments, the small sizes, {label: everyday sizes})
-_CONV = (_conv2d, None, CONVOLUTIONS)
-_POOL = (_pool2d, [(2, 6, 6, 3)], {"8x222x222x32, 2x2": (8, 222, 222, 32)})
+_CONV = (_conv2d, [
+    (2, 6, 7, 3, 4, 3, 1, 1),
+    (2, 7, 6, 3, 3, 3, 1, 1, 3),
+    (1, 9, 8, 4, 6, 3, 2, 1),
+    (1, 13, 13, 12, 12, 3, 1, 1),  # enough to do for rungs that decline little
+    (1, 21, 21, 2, 2, 21, 1, 10),  # a kernel so large that fft does not decline
+], CONVOLUTIONS | MORE_CONVOLUTIONS)
+_POOL = (_pool2d, [(2, 6, 6, 3), (1, 6, 8, 17)], {"8x222x222x32, 2x2": (8, 222, 222, 32)})
 _CUT = (_crop, [(6, 7, 4)], {"1080x1920 -> 128x128": (1080, 1920, 128)})
-_CELL = (_recurrent, [(2, 4, 3)], {"T 32, N 32, 128 units": (32, 32, 128)})
-_LOSS = (_softmax, [(3, 4)], {"4096x1000": (4096, 1000)})
-_NORM = (_normalization, [(2, 6, 4, 2), (3, 1, 5, 1)], {
+_CELL = (_recurrent, [(2, 4, 3), (3, 3, 18)], {"T 32, N 32, 128 units": (32, 32, 128)})
+_LOSS = (_softmax, [(3, 4), (7, 37)], {"4096x1000": (4096, 1000)})
+_NORM = (_normalization, [(2, 6, 4, 2), (3, 1, 5, 1), (2, 30, 34, 2), (5, 1, 37, 1)], {
     "layer 4096x512": (4096, 1, 512, 1),
     "batch 8x56x56x64": (1, 8 * 56 * 56, 64, 64),
 })
@@ -157,7 +170,7 @@ EXAMPLES = {
     "patch": (_patch, [(16, 17, 4)], {"1080x1920 -> 128x128": (1080, 1920, 128)}),
     "rnn": _CELL, "rnn_grad": _CELL, "gru": _CELL, "gru_grad": _CELL,
     "lstm": _CELL, "lstm_grad": _CELL,
-    "adam": (_adam, [(5,)], {"10 million": (10**7,)}),
+    "adam": (_adam, [(5,), (2**14 + 300,)], {"10 million": (10**7,)}),
     "softmax": _LOSS, "softmax_grad": _LOSS, "log_softmax": _LOSS, "log_softmax_grad": _LOSS,
     "softmax_crossentropy": _LOSS, "softmax_crossentropy_grad": _LOSS,
     "sigmoid_crossentropy": _LOSS, "sigmoid_crossentropy_grad": _LOSS,
@@ -168,18 +181,15 @@ EXAMPLES = {
         f"{m}x{k} and {k}x{n}, {what}": (m, k, n, what)
         for m, k, n in ((8, 16384, 1024), (1024, 128, 512)) for what in ("x w", "g wT", "xT g")
     }),
-    "rectify_grad": (_rectify, [(2, 3, 4)], {"8x111x111x64": (8, 111, 111, 64)}),
-    "gram": (_gram, [(3, 4, 2)], {"K 30, 33x64, C 32": (30, 33 * 64, 32)}),
+    "rectify_grad": (_rectify, [(2, 3, 4), (5, 37)], {"8x111x111x64": (8, 111, 111, 64)}),
+    "gram": (_gram, [(3, 4, 2), (2, 3, 19)], {"K 30, 33x64, C 32": (30, 33 * 64, 32)}),
 }
 
 
 def small(name):
     """Small cases of the op, float64, in normal form; none for an op of which nothing is known."""
-    if name in EXAMPLES:
-        make, sizes, _ = EXAMPLES[name]
-        arguments = _conv2d_small(name) if sizes is None else (make(name, *size) for size in sizes)
-        for args in arguments:
-            yield ladders()[name].contract(*args)
+    for size in EXAMPLES[name][1] if name in EXAMPLES else ():
+        yield ladders()[name].contract(*make(name, *size))
 
 
 @dataclasses.dataclass
@@ -195,7 +205,7 @@ def everyday(name, device="cpu"):
     for label, sizes in EXAMPLES[name][2].items() if name in EXAMPLES else ():
         if name == "conv2d_input_grad" and label[0] in FIRST_LAYERS:
             continue
-        args = on_device(ladders()[name].contract(*EXAMPLES[name][0](name, *sizes)), device, True)
+        args = on_device(ladders()[name].contract(*make(name, *sizes)), device, True)
         yield Case(name, label, args, _flops(name, args))
 
 
@@ -237,29 +247,34 @@ def on_device(args, device, single=False):
 # ---------------------------------------------------------------------------------------- checking
 
 def check(names, device="cpu"):
-    """Each rung's largest error in float32, relative to the largest number of the formula's result
-    in float64; a list of {op, rung, device, verdict, error, why}."""
+    """Each rung's largest error in float32 in all small cases that it can run, relative to the
+    largest number of the formula's result in float64; a list of {op, rung, device, verdict, error,
+    cases, why}."""
     found = []
     for name in names:
-        op = ladders()[name]
+        op, given = ladders()[name], list(small(name))
+        expected = [op.rungs["formula"](*on_device(args, "cpu")) for args in given]
         for rung in reversed(op.rungs.values()):
             where = "cpu" if rung.device == "cpu" else device
             answer = {"op": name, "rung": rung.name, "device": where, "why": rung.why}
-            found.append({**answer, **_check(rung, op, where)})
+            found.append({**answer, **_check(rung, op, where, given, expected)})
     return found
 
 
-def _check(rung, op, where):
+def _check(rung, op, where, given, expected):
     refusal = f"nothing is known of {op.name}: add it to EXAMPLES in kernels/bench/cases.py"
-    for args in small(op.name):
+    errors = []
+    for args, want in zip(given, expected):
         with use(**{op.name: rung.name}):  # some run only if asked for
-            refusal = rung.refusal(where, on_device(args, "cpu", True))
-        if refusal is None:
-            expected = op.rungs["formula"](*on_device(args, "cpu"))
-            error = largest_error(rung(*on_device(args, where, True)), expected)
-            tolerance = TF32_TOLERANCE if rung.name == "cuda_tf32" else TOLERANCE
-            return {"verdict": "ok" if error < tolerance else "WRONG", "error": error}
-    return {"verdict": "cannot run here", "reason": refusal}
+            reason = rung.refusal(where, on_device(args, "cpu", True))
+        if reason is None:
+            errors.append(largest_error(rung(*on_device(args, where, True)), want))
+        refusal = reason or refusal
+    if not errors:
+        return {"verdict": "cannot run here", "reason": refusal}
+    tolerance = TF32_TOLERANCE if rung.name == "cuda_tf32" else TOLERANCE
+    verdict = "ok" if max(errors) < tolerance else "WRONG"
+    return {"verdict": verdict, "error": max(errors), "cases": len(errors)}
 
 
 def largest_error(results, expected):

@@ -1,5 +1,6 @@
 """`python -m kernels bench` on tiny shapes: what it measures, prints, writes and draws."""
 
+import functools
 import json
 import sys
 import tracemalloc
@@ -102,6 +103,86 @@ def test_a_wrong_rung_is_reported(tiny, capsys, monkeypatch):
     assert bench.bench("adam", threads=[1], seconds=0.001) == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if "WRONG" in line)
     assert line.split()[:2] == ["adam", "array"]
+
+
+ARRAYS = {name: next(rung for rung in op.rungs.values() if rung.device == "any")
+          for name, op in kernels.ladders().items()}
+
+
+@functools.cache
+def right(name):
+    """What the small cases are, and their results."""
+    formula = kernels.ladders()[name].rungs["formula"]
+    return list(cases.small(name)), [formula(*cases.on_device(a, "cpu")) for a in cases.small(name)]
+
+
+def verdict(name, wrong, monkeypatch):
+    """What the check says of the op's lowest vector rung when `wrong(function, *args)` stands for it."""
+    op, rung, (given, results) = kernels.ladders()[name], ARRAYS[name], right(name)
+    known = iter(results)
+    formula = type("Known", (), {"__call__": lambda *_: next(known), "name": "formula", "device": "cpu",
+                                 "why": "", "refusal": lambda *_: "known"})()
+    with pytest.MonkeyPatch.context() as planted, np.errstate(all="ignore"):
+        planted.setattr(op, "rungs", {"formula": formula, rung.name: rung})
+        planted.setattr(cases, "small", lambda name: given)
+        planted.setattr(rung, "function", lambda *args, f=rung.function: wrong(f, *args))
+        answer, _ = cases.check([name])
+    return answer["verdict"]
+
+
+def alike(args):
+    """Pairs of arguments that could be taken for one another."""
+    arrays = [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    return {(i, j) for i in arrays for j in arrays if i < j and args[i].shape == args[j].shape}
+
+
+@pytest.mark.parametrize("name", cases.EXAMPLES)
+def test_arguments_in_the_wrong_order_are_found(name, monkeypatch):
+    assert verdict(name, lambda f, *args: f(*args), monkeypatch) == "ok"
+    for pair in set().union(*map(alike, right(name)[0])):
+        def swapped(f, *args, pair=pair):
+            order = list(range(len(args)))
+            if pair in alike(args):
+                order[pair[0]], order[pair[1]] = pair[1], pair[0]
+            return f(*(args[i] for i in order))
+
+        assert verdict(name, swapped, monkeypatch) == "WRONG", pair
+
+
+def test_wrong_numbers_of_adam_are_found(monkeypatch):
+    names = "rate", "beta_1", "beta_2"
+    for i, name in enumerate(names):
+        def changed(f, *args, i=i):
+            return f(*args[:4 + i], args[4 + i] * .95, *args[5 + i:])
+
+        assert verdict("adam", changed, monkeypatch) == "WRONG", name
+
+
+@pytest.mark.parametrize("name", cases.EXAMPLES)
+def test_an_error_in_any_small_case_is_found(name, monkeypatch):
+    for number in range(len(right(name)[0])):
+        calls = []
+
+        def wrong(f, *args, number=number, calls=calls):
+            calls.append(None)
+            result = f(*args)
+            if len(calls) - 1 != number:
+                return result
+            return tuple(r + 1 for r in result) if isinstance(result, tuple) else result + 1
+
+        assert verdict(name, wrong, monkeypatch) == "WRONG", number
+        assert len(calls) == len(right(name)[0])
+
+
+@pytest.mark.parametrize("name", cases.EXAMPLES)
+def test_cases_are_made_of_different_numbers_and_the_same_in_every_run(name):
+    for args, again in zip(cases.small(name), cases.small(name)):
+        arrays = [a for a in args if isinstance(a, np.ndarray)]
+        for a, b in zip(arrays, (a for a in again if isinstance(a, np.ndarray))):
+            np.testing.assert_array_equal(a, b)
+        for i, j in alike(args):
+            for power in (1, 2):
+                assert np.isclose(args[i]**power, args[j]).mean() < 0.1, (i, j)
 
 
 def test_a_result_that_is_not_a_number_is_wrong():
@@ -207,7 +288,7 @@ def test_memory_grows_no_faster_than_the_image(rung, what):
 
 
 def _conv2d_args(n, side):
-    args = cases.EXAMPLES["conv2d"][0]("conv2d", n, side, side, 16, 16, 3, 1, 1)
+    args = cases.make("conv2d", n, side, side, 16, 16, 3, 1, 1)
     return cases.on_device(kernels.ladders()["conv2d"].contract(*args), "cpu", True)
 
 

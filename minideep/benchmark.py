@@ -35,16 +35,16 @@ def main(task):
         return prefix in (None, "api") or name.startswith(prefix)
 
     peers.set_up(task["threads"])
-    tables = {"conv2d": convolutions, "max_pool2d": pooling, "lstm": recurrent, "rnn": recurrent,
-              "adam": adam, "softmax": crossentropy, "normalize": normalization, "cnn": cnn,
-              "eager": eager}
+    tables = {"conv2d": convolutions, "max_pool2d": pooling, "lstm": recurrent, "gru": recurrent,
+              "rnn": recurrent, "adam": adam, "softmax": crossentropy, "normalize": normalization,
+              "cnn": cnn, "eager": eager}
     for name, table in tables.items():
         if not wanted(name) or (name == "eager" and task["threads"] > 1):
             continue
-        for case, contestants, must in table(name):
+        for case, contestants, must, work in table(name):
             found = measure.interleave(contestants, task["seconds"], task["threads"])
             show(op="api", case=case, must=must[task["allocator"] == "tuned"] if must else None,
-                 times={k: measure.summary(d) for k, d in found.items()})
+                 times={k: measure.summary(d) for k, d in found.items()}, **work)
             del contestants
             memory.release()
     once = task["threads"] == 1 and task["allocator"] == "default"
@@ -55,7 +55,9 @@ def main(task):
 
 
 # ------------------------------------------------------------------------------------------ cases
-# Each yields (label, {contestant: function}, (must, must against tuned PyTorch) or None).
+# Each yields (label, {contestant: function}, (must, must against tuned PyTorch) or None, work): in
+# work the "flops" of convolutions and matrix products, as the formulas have them, or where memory is
+# what counts the "bytes" that must move at least; nothing where neither says much.
 
 def convolutions(_):
     for label, (n, h, w, c, o, k, stride, padding) in cases.CONVOLUTIONS.items():
@@ -76,9 +78,10 @@ def convolutions(_):
             torch.nn.functional.conv2d(x, w, None, stride, padding)), x, kernel, g=g)
         for what, must in MUST[label[0]].items():
             first = what == "forward"
+            passes = {"forward": 1, "forward + weight gradient": 2, "forward + backward": 3}[what]
             yield (f"conv2d {label}, {what}",
                    {"api": forward if first else both, **{k: f[not first] for k, f in theirs.items()}},
-                   (must, must))
+                   (must, must), {"flops": passes * 2 * g.size * k * k * c})
 
 
 def pooling(_):
@@ -97,13 +100,14 @@ def pooling(_):
     theirs = _torch_layouts(lambda torch, x: torch.nn.functional.max_pool2d(x, 2), x, g=g)
     for number, (what, ours) in enumerate({"forward": forward, "forward + backward": both}.items()):
         yield (f"max_pool2d 2x2, 8x222x222x32, {what}",
-               {"api": ours, **{k: f[number] for k, f in theirs.items()}}, (2, 2))
+               {"api": ours, **{k: f[number] for k, f in theirs.items()}}, (2, 2),
+               {"bytes": (1 + number) * (x.data.nbytes + g.nbytes)})
 
 
 def recurrent(name):
     """Two layers of 128 units and a dense one on 32 sequences of 32 steps."""
     x, = _arrays((32, 32, 128))
-    layer = {"lstm": layers.LSTM, "rnn": layers.SimpleRNN}[name]
+    layer, blocks = {"lstm": (layers.LSTM, 4), "gru": (layers.GRU, 3), "rnn": (layers.SimpleRNN, 1)}[name]
     model = models.Sequential([layer(128, return_sequences=True), layer(128), layers.Dense(1)])
     model(x)
 
@@ -116,7 +120,7 @@ def recurrent(name):
     if peers.torch_here():
         import torch
 
-        theirs = {"lstm": torch.nn.LSTM, "rnn": torch.nn.RNN}[name](128, 128, 2, batch_first=True)
+        theirs = getattr(torch.nn, name.upper())(128, 128, 2, batch_first=True)
         dense, batch = torch.nn.Linear(128, 1), torch.from_numpy(x)
 
         def torch_step():
@@ -125,8 +129,11 @@ def recurrent(name):
             dense(theirs(batch)[0][:, -1]).sum().backward()
 
         contestants["torch"] = torch_step
-    must = {"lstm": 1.1, "rnn": 1.5}[name]
-    yield f"{name} T 32, N 32, 128 -> 128, two layers", contestants, (must, must)
+    must = {"lstm": (1.1, 1.1), "rnn": (1.5, 1.5)}.get(name)
+    # of input and of state, in two layers; backward two each, but none for x and the first states
+    products = 32 * (2 * 2 * 3 - 1) - 2
+    flops = 2 * 32 * 128 * (products * blocks * 128 + 3)
+    yield f"{name} T 32, N 32, 128 -> 128, two layers", contestants, must, {"flops": flops}
 
 
 def adam(_, size=10**7):
@@ -145,7 +152,7 @@ def adam(_, size=10**7):
             theirs = torch.nn.Parameter(torch.from_numpy(w.copy()))
             theirs.grad = torch.from_numpy(g)
             contestants[kind] = torch.optim.Adam([theirs], fused=fused).step
-    yield "Adam, 10 million parameters", contestants, (1, 1)
+    yield "Adam, 10 million parameters", contestants, (1, 1), {"bytes": 7 * w.nbytes}
 
 
 def crossentropy(_):
@@ -169,7 +176,7 @@ def crossentropy(_):
             torch.nn.functional.cross_entropy(theirs, numbers).backward()
 
         contestants["torch"] = torch_step
-    yield "softmax cross-entropy 4096x1000, forward + backward", contestants, None
+    yield "softmax cross-entropy 4096x1000, forward + backward", contestants, None, {}
 
 
 def normalization(_):
@@ -197,7 +204,7 @@ def normalization(_):
                 theirs(batch).sum().backward()
 
             contestants["torch"] = torch_step
-        yield f"{name} 8x56x56x64, forward + backward", contestants, None
+        yield f"{name} 8x56x56x64, forward + backward", contestants, None, {}
 
 
 def source_cnn():
@@ -250,7 +257,11 @@ def cnn(_, batches=(8, 32)):
         if peers.torch_here():
             contestants["torch NCHW"] = lambda f=torch_cnn(False): f(x, y)
             contestants["torch channels_last"] = lambda f=torch_cnn(True): f(x, y)
-        yield f"CNN training step, batch {n}", contestants, (3, 2)
+        # of the first layer only the weights' gradient
+        passes = {(222, 3, 32): 2, (109, 32, 64): 3, (52, 64, 128): 3}
+        flops = sum(passes[size] * 2 * size[0]**2 * 9 * size[1] * size[2] for size in passes)
+        flops = n * (flops + 3 * 2 * (128 * 26 * 26 + 1) * 1024)
+        yield f"CNN training step, batch {n}", contestants, (3, 2), {"flops": flops}
 
 
 def eager(_, length=100):
@@ -271,7 +282,7 @@ def eager(_, length=100):
 
         theirs = (torch.from_numpy(x) * 0.1).requires_grad_()
         contestants["torch"] = lambda: chain(theirs)
-    yield f"{length} small ops, forward + backward", contestants, (1, 1)
+    yield f"{length} small ops, forward + backward", contestants, (1, 1), {}
 
 
 def _arrays(*shapes):

@@ -11,6 +11,7 @@ import numpy as np
 from kernels.backend import to_device, to_numpy
 from kernels.conv2d import output_shape
 from kernels.ladder import ladders, use
+from kernels.window import pair
 
 TOLERANCE, TF32_TOLERANCE = 1e-4, 2e-3
 
@@ -23,10 +24,10 @@ CONVOLUTIONS = {
     "E: 8x224x224x3 -> 64, 7x7 stride 2": (8, 224, 224, 3, 64, 7, 2, 3),
 }
 FIRST_LAYERS = "CE"  # their input is the image, which needs no gradient
-# And what other rungs are for: a large kernel, one of depth 1 for each channel (the number after the
-# padding: groups), a gradient of few channels, as where an image is what is looked for.
+# What other rungs are for: a large kernel; one for each channel (the last number: groups); the gradient
+# of an image of few channels, where that is wanted.
 MORE_CONVOLUTIONS = {
-    "F: 1x64x64x16 -> 16, 15x15": (1, 64, 64, 16, 16, 15, 1, 7),
+    "F: 1x128x128x4 -> 4, 15x15": (1, 128, 128, 4, 4, 15, 1, 7),
     "G: 8x56x56x64, 3x3 depthwise": (8, 56, 56, 64, 64, 3, 1, 1, 64),
     "H: 4x64x64x3 -> 32, 3x3": (4, 64, 64, 3, 32, 3, 1, 1),
 }
@@ -67,7 +68,7 @@ def _pool2d(rng, name, n, h, w, c):
 
 
 def _crop(rng, name, h, w, size):
-    x, g = map(rng.standard_normal, ((1, h, w, 3), (1, size, size, 3)))
+    x, g = map(rng.standard_normal, ((1, h, w, 3), (1, *pair(size, "size"), 3)))
     boxes = np.array([[1.3, 2.1, w / 2.5, h / 2.5]])
     arrays = {
         "crop": (x, boxes, size),
@@ -154,7 +155,7 @@ _CONV = (_conv2d, [
     (1, 21, 21, 2, 2, 21, 1, 10),  # a kernel so large that fft does not decline
 ], CONVOLUTIONS | MORE_CONVOLUTIONS)
 _POOL = (_pool2d, [(2, 6, 6, 3), (1, 6, 8, 17)], {"8x222x222x32, 2x2": (8, 222, 222, 32)})
-_CUT = (_crop, [(6, 7, 4)], {"1080x1920 -> 128x128": (1080, 1920, 128)})
+_CUT = (_crop, [(6, 7, (4, 5))], {"1080x1920 -> 128x128": (1080, 1920, 128)})
 _CELL = (_recurrent, [(2, 4, 3), (3, 3, 18)], {"T 32, N 32, 128 units": (32, 32, 128)})
 _LOSS = (_softmax, [(3, 4), (7, 37)], {"4096x1000": (4096, 1000)})
 _NORM = (_normalization, [(2, 6, 4, 2), (3, 1, 5, 1), (2, 30, 34, 2), (5, 1, 37, 1)], {
@@ -167,7 +168,7 @@ EXAMPLES = {
     "max_pool2d": _POOL, "max_pool2d_grad": _POOL, "max_pool2d_pick": _POOL,
     "avg_pool2d": _POOL, "avg_pool2d_grad": _POOL,
     "crop": _CUT, "crop_image_grad": _CUT, "crop_box_grad": _CUT,
-    "patch": (_patch, [(16, 17, 4)], {"1080x1920 -> 128x128": (1080, 1920, 128)}),
+    "patch": (_patch, [(16, 17, (4, 5)), (30, 41, (4, 5))], {"1080x1920 -> 128x128": (1080, 1920, 128)}),
     "rnn": _CELL, "rnn_grad": _CELL, "gru": _CELL, "gru_grad": _CELL,
     "lstm": _CELL, "lstm_grad": _CELL,
     "adam": (_adam, [(5,), (2**14 + 300,)], {"10 million": (10**7,)}),

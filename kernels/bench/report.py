@@ -41,14 +41,16 @@ def rate(answer, ceilings):
         row["ratio"] = best and best / times["milliseconds"]
         row["chosen"] = name == answer.get("chosen")
         text = f"  {'>' if row['chosen'] else ' '} {name:<22}{times['milliseconds']:10.3f} ms"
+        floor = 0
         if moved:
             row["bytes"], row["gbytes_per_second"] = moved, moved / seconds / 1e9
             floor = moved / ceilings["stream"] / 1e9
             speed = f"{row['gbytes_per_second']:8.1f} GB/s"
-            if flops:
-                row["flops"], row["gflops_per_second"] = flops, flops / seconds / 1e9
-                floor = max(floor, flops / ceilings["flops"] / 1e9)
-                speed = f"{row['gflops_per_second']:8.1f} GFLOP/s"
+        if flops:
+            row["flops"], row["gflops_per_second"] = flops, flops / seconds / 1e9
+            floor = max(floor, flops / ceilings["flops"] / 1e9)
+            speed = f"{row['gflops_per_second']:8.1f} GFLOP/s"
+        if floor:
             row["percent_of_ceiling"] = 100 * floor / seconds
             text += f"{speed:<17}{row['percent_of_ceiling']:5.0f} % of the ceiling"
         if best and not is_peer(name):
@@ -118,8 +120,10 @@ def plot(results, path):
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     counts = sorted(results["ceilings"], key=int)
-    every = [row for row in results["rows"] if row.get("bytes") and row["allocator"] == "default"]
-    marks = dict(zip(dict.fromkeys(row["name"] for row in every), "osD^vP*Xph8<>d" * 3))
+    every = [row for row in results["rows"]
+             if row.get("bytes") and row["op"] != "api" and row["allocator"] == "default"]
+    marks = dict(zip(dict.fromkeys(row["name"] for row in every), "osD^vP*Xp<>d" * 3))
+    slowest = min((row["gflops_per_second"] for row in every if row.get("flops")), default=1)
     computing = list(dict.fromkeys(_family(row["op"]) for row in every if row.get("flops")))
     colours = dict(zip(computing, plt.get_cmap("tab10")(np.arange(len(computing)))))
     moving = list(dict.fromkeys(row["op"] for row in every if not row.get("flops")))[::-1]
@@ -146,7 +150,8 @@ def plot(results, path):
                 peer = row["name"].startswith("torch")
                 below.scatter(row["gbytes_per_second"], moving.index(row["op"]),
                               color="tab:orange" if peer else "tab:blue", **style)
-        above.set(xscale="log", yscale="log", xlim=(0.5, 500), ylim=(0.5, 2.5 * ceiling["flops"]),
+        above.set(xscale="log", yscale="log", xlim=(0.5, 500),
+                  ylim=(min(0.5, 0.7 * slowest), 2.5 * ceiling["flops"]),
                   xlabel="operations for each byte from memory (FLOP/B)", ylabel="speed (GFLOP/s)",
                   title=f"{count} thread{'s' * (count != '1')}")
         below.set(xscale="log", xlabel="speed (GB/s; above the ceiling: from the cache)",

@@ -74,6 +74,23 @@ def test_what_is_written_on_the_plot_can_be_read(speeds, tmp_path, monkeypatch):
     plt.close("all")
 
 
+def test_every_rung_is_on_the_plot_but_no_row_of_the_api(tmp_path, monkeypatch):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    speeds = {"im2col": .02, "direct": 200., "winograd": 600.}
+    rows = [{"op": op, "name": name, "bytes": 1e6, "flops": 1e8, "threads": 1, "allocator": "default",
+             "milliseconds": 100 / speed, "gflops_per_second": speed}
+            for op in ("conv2d", "api") for name, speed in speeds.items()]
+    report.plot({"ceilings": {"1": {"flops": 268., "stream": 55.}}, "rows": rows}, tmp_path / "a.png")
+    above, _ = plt.gcf().axes
+    points = np.concatenate([points.get_offsets() for points in above.collections])
+    np.testing.assert_allclose(sorted(points[:, 1]), sorted(speeds.values()))
+    for interval, values in ((above.get_xlim(), points[:, 0]), (above.get_ylim(), points[:, 1])):
+        assert (interval[0] < values).all() and (values < interval[1]).all()
+    monkeypatch.undo()
+    plt.close("all")
+
+
 def test_files_are_checked_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(bench.cases, "check", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").touch()
@@ -207,31 +224,51 @@ def test_operations_are_counted_as_the_formula_does_them(tiny):
     assert cases.bytes_of(case.args, x) == 2 * x.nbytes + w.nbytes
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_peers_compute_the_same(name, tiny):
-    torch = pytest.importorskip("torch")
-    args = cases.on_device(next(cases.small(name)), "cpu", True)
-    if name == "adam":  # PyTorch's begins with zeros; that it runs is what is tested
-        for step in peers.contestants(name, args).values():
-            step()
-        return
-    expected = kernels.ladders()[name].rungs["formula"](*args)
-    found = peers.contestants(name, args)
-    assert set(found) == {"torch NCHW", "torch channels_last"}
-    for function in found.values():
-        y = function()
-        assert isinstance(y, torch.Tensor)
-        np.testing.assert_allclose(y.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
+def as_ours(name, tensors, expected):
+    """What a peer returns, in the order and the layout of our results."""
+    if name == "moments":
+        return [np.stack([tensors[1], tensors[0]])]
+    arrays = [t.detach().numpy() for t in tensors if t is not None]
+    if name == "conv2d_weight_grad":
+        return [arrays[0].transpose(2, 3, 1, 0)]
+    if name in ("normalize", "normalize_grad"):  # (N, C, 1, P); of layers (N, 1, C)
+        arrays = [a.transpose(0, 2, 3, 1)[:, 0] if a.ndim == 4 else a for a in arrays]
+    elif expected[0].ndim == 4 and name not in ("lstm", "lstm_grad"):
+        arrays = [a.transpose(0, 2, 3, 1) for a in arrays]
+    return arrays
 
 
 @pytest.mark.parametrize("name", sorted(peers.PEERS))
-def test_every_peer_runs(name):
-    pytest.importorskip("torch")
-    args = cases.on_device(next(cases.small(name)), "cpu", True)
-    found = peers.contestants(name, args)
-    assert found
-    for function in found.values():
-        function()
+def test_peers_compute_the_same(name):
+    torch = pytest.importorskip("torch")
+    for args, expected in zip(*right(name)):
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        found = peers.contestants(name, cases.on_device(args, "cpu", True))
+        assert found and all(peer.startswith("torch") for peer in found)
+        for peer, function in found.items():
+            tensors = function()
+            tensors = (tensors,) if isinstance(tensors, torch.Tensor) else tensors
+            for got, want in zip(as_ours(name, tensors, expected), expected, strict=True):
+                assert got.shape == want.shape, peer
+                tolerance = 1e-5 * np.abs(want).max()
+                np.testing.assert_allclose(got, want, rtol=0, atol=tolerance, err_msg=peer)
+
+
+def test_every_op_that_pytorch_has_too_has_a_peer():
+    assert set(kernels.ladders()) - set(peers.PEERS) == {"hog", "lab"}
+
+
+@pytest.mark.parametrize("name", kernels.ladders())
+def test_every_rung_is_timed_in_some_case(name):
+    """But the formula. `kernels.use`: some run only if asked for."""
+    op, timed = kernels.ladders()[name], {"formula"}
+    for case in cases.everyday(name):
+        for rung in op.rungs.values():
+            with kernels.use(**{name: rung.name}):
+                if rung.device == "cuda" or rung.refusal("cpu", case.args) is None:
+                    timed.add(rung.name)
+    if kernels.jit.problem() is None:
+        assert timed == set(op.rungs)
 
 
 def test_contestants_take_turns_in_changing_order(monkeypatch):

@@ -11,6 +11,7 @@ import mmap
 import numpy as np
 
 PAGE = mmap.PAGESIZE
+CONVOLUTIONS = "direct", "winograd", "scatter"  # rungs that test_kernels_direct lays beside them
 
 
 def guarded(array, at_end=True):

@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from guard_pages import guarded, guarded_modules
+from guard_pages import CONVOLUTIONS, guarded, guarded_modules
 
 import kernels
 from kernels.bench import cases as examples
-from kernels.jit import problem, simd
+from kernels.jit import _Compiled, problem, simd
 
 pytestmark = pytest.mark.skipif(problem() is not None, reason=str(problem()))
 
@@ -129,18 +129,55 @@ def rectify_cases():
         yield "rectify_grad", (g, np.maximum(y, 0))
 
 
+def hog_cases():
+    for n, h, w, c, cell in [(1, 8, 12, 3, 4), (2, 12, 20, 1, 4), (1, 2, 6, 3, 2), (1, 24, 16, 17, 8),
+                             (1, 41, 7, 3, 1), (1, 66, 9, 2, 3), (0, 8, 8, 3, 4)]:
+        yield "hog", (np.random.default_rng(h).integers(0, 256, (n, h, w, c)).astype(float), cell)
+
+
+def lab_cases():
+    for n, h, w, cell in [(1, 8, 12, 4), (2, 6, 10, 2), (1, 5, 7, 1), (1, 32, 16, 16), (0, 4, 4, 2)]:
+        yield "lab", (np.random.default_rng(h).uniform(0, 255, (n, h, w, 3)), cell)
+
+
+def gram_cases():
+    for k, q, c in [(1, 1, 1), (3, 4, 2), (2, 7, 16), (5, 3, 17), (4, 130, 33), (0, 2, 3)]:
+        rng = np.random.default_rng(c)
+        yield "gram", (rng.standard_normal((k, q, c, 2)), rng.random(k), rng.standard_normal((q, c, 2)))
+
+
+def patch_cases():
+    for h, w, c, size in [(9, 7, 3, (5, 6)), (1, 1, 1, (3, 2)), (30, 41, 17, (4, 3)), (8, 64, 2, (1, 9))]:
+        rng = np.random.default_rng(w)
+        boxes = np.concatenate([rng.integers(-90, 90, (3, 2)), rng.integers(4, 400, (3, 2))], axis=1) / 8
+        yield "patch", (rng.standard_normal((h, w, c)), boxes, size)
+        yield "patch", (rng.integers(0, 256, (h, w, c), np.uint8), boxes, size)
+        yield "patch", (rng.standard_normal((h, w, c)), np.array([[0., 0, w, h]]), size)  # to the edge
+
+
 CASES = {"matmul": matmul_cases, "stream": stream_cases, "rectify": rectify_cases,
          "softmax": softmax_cases, "normalization": normalization_cases, "crop": crop_cases,
-         "pool": pool_cases, "depthwise": depthwise_cases, "cells": cell_cases}
+         "pool": pool_cases, "depthwise": depthwise_cases, "cells": cell_cases, "hog": hog_cases,
+         "lab": lab_cases, "gram": gram_cases, "patch": patch_cases}
+# What allocates for them: kernels.*
+MODULES = """pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells
+    softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.blocked
+    matmul.few_rows matmul.stream rectify.compiled hog.compiled lab.compiled gram.compiled
+    patch.compiled optimizer.compiled memory""".split()
 
 
 def run(name, arguments, rung, convert):
     """The results of a rung on converted arrays, as a tuple."""
     op = kernels.ladders()[name]
     normal = op.contract(*arguments)
-    converted = [convert(a) if isinstance(a, np.ndarray) and a.dtype == float else a for a in normal]
+    converted = [convert(a) if isinstance(a, np.ndarray) and a.dtype in (float, np.uint8) else a
+                 for a in normal]
     result = op.rungs[rung](*converted)
     return result if isinstance(result, tuple) else (result,)
+
+
+def single(a):
+    return a.astype(np.float32) if a.dtype == float else a
 
 
 def rungs(name, arguments=()):
@@ -173,7 +210,7 @@ def test_every_rung_on_two_threads(name, monkeypatch):
 def test_wide_arrays_equal_the_array_rung(cases):
     for name, arguments in CASES[cases]():
         fast, slow = rungs(name, arguments)
-        got = run(name, arguments, fast, lambda a: a.astype(np.float32))
+        got = run(name, arguments, fast, single)
         want = run(name, arguments, slow, lambda a: a)
         for a, b in zip(got, want, strict=True):
             assert a.dtype == (np.float32 if b.dtype.kind == "f" else b.dtype)
@@ -223,16 +260,13 @@ def apply(name):
 
 def guard(family):
     """Run in a process of its own: every array ends, then begins, at memory that cannot be read."""
-    names = """pool2d.compiled conv2d.depthwise rnn.compiled gru.compiled lstm.compiled cells
-        softmax.compiled normalization.compiled normalization.rows crop.compiled matmul.blocked
-        matmul.few_rows matmul.stream rectify.compiled memory"""
-    modules = [sys.modules[f"kernels.{name}"] for name in names.split()]
+    modules = [sys.modules[f"kernels.{name}"] for name in MODULES]
     for name, arguments in CASES[family]() if family in CASES else ():
-        run(name, arguments, rungs(name, arguments)[0], lambda a: a.astype(np.float32))  # compiled now
+        run(name, arguments, rungs(name, arguments)[0], single)  # compiled now
         for at_end in (True, False):
             with guarded_modules(*modules, at_end=at_end):
                 run(name, arguments, rungs(name, arguments)[0],
-                    lambda a: guarded(a.astype(np.float32), at_end))  # noqa: B023
+                    lambda a: guarded(single(a), at_end))  # noqa: B023
     for size in (1, 16, 50, 2**14 + 5) if family == "adam" else ():
         for at_end in (True, False):
             w, g, m, v = (guarded(np.ones(size, np.float32), at_end) for _ in range(4))
@@ -251,3 +285,17 @@ def test_no_access_outside_of_the_arrays(family):
         capture_output=True, text=True, timeout=580, check=False,  # for what is compiled first
     )  # fmt: skip
     assert result.stdout.strip() == "untouched", (result.returncode, result.stderr)
+
+
+def test_every_compiled_rung_meets_guard_pages():
+    """Here, or in test_kernels_direct. Compiled: its module has functions under `kernels.jit.jit`."""
+    every = {(name, rung.name): sys.modules[rung.function.__module__]
+             for name, op in kernels.ladders().items() for rung in op.rungs.values()
+             if rung.device == "cpu"}
+    compiled = {which: module for which, module in every.items()
+                if any(isinstance(value, _Compiled) for value in vars(module).values())}
+    met = {(name, rungs(name, arguments)[0]) for make in CASES.values() for name, arguments in make()}
+    assert {f"kernels.{name}" for name in MODULES} >= {compiled[which].__name__ for which in met}
+    met |= {("adam", "compiled")}
+    met |= {(name, rung) for name in DEPTHWISE for rung in CONVOLUTIONS}
+    assert len(compiled) > 40 and set(compiled) <= met

@@ -9,7 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from guard_pages import guarded, guarded_modules
+from guard_pages import CONVOLUTIONS, guarded, guarded_modules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -365,7 +365,7 @@ def in_a_process(code):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages need Linux")
-@pytest.mark.parametrize("rung", ["direct", "winograd", "scatter"])
+@pytest.mark.parametrize("rung", CONVOLUTIONS)
 def test_no_access_outside_of_the_arrays(rung):
     result = in_a_process(f"t.guard({rung!r})")
     assert result.stdout.strip() == "untouched", (result.returncode, result.stderr)

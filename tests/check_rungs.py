@@ -1,11 +1,12 @@
 """Holds every rung of a ladder to the formula rung, on every kind of array it may meet."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import strict_array
 
-from kernels import backend
+from kernels import backend, memory, microkernel
 from kernels.cuda import on_cpu
 from kernels.ladder import use
 
@@ -92,6 +93,22 @@ def _check_gpu(op, rung, normal, expected, tolerance32):
         assert backend.device_of(got) == "cuda" and got.shape == want.shape, message
         atol = tolerance32 * _largest(want, *normal)
         np.testing.assert_allclose(backend.to_numpy(got), want, rtol=0, atol=atol, err_msg=message)
+
+
+def peak_of(run, *args):
+    """(what run(*args) returns, the most bytes that the call holds at once, its result among them).
+
+    No memory is there that an earlier call has left to it; what is compiled, and tables that are
+    remembered, are."""
+    run(*args)
+    vars(microkernel._workspaces).clear()
+    memory.release()
+    tracemalloc.start()
+    try:
+        result = run(*args)
+        return result, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def check_adjoint(forward, backward, x, y):

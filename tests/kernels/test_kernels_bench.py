@@ -3,11 +3,11 @@
 import functools
 import json
 import sys
-import tracemalloc
 import types
 
 import numpy as np
 import pytest
+from check_rungs import peak_of
 
 import kernels
 from kernels import bench
@@ -302,31 +302,25 @@ def test_scaling_prints_time_for_a_pixel(capsys):
 
 
 @pytest.mark.parametrize("rung", ["im2col", "direct", "winograd"])
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"])
 @pytest.mark.parametrize("what", ["batch", "area"])
-def test_memory_grows_no_faster_than_the_image(rung, what):
+def test_memory_grows_no_faster_than_the_image(name, rung, what):
     """Operations are those of the shape; what a rung holds besides its result is bounded."""
-    if kernels.ladders()["conv2d"].rungs[rung].refusal("cpu", _conv2d_args(1, 16)) is not None:
-        pytest.skip(f"{rung} cannot run here")
+    op = kernels.ladders()[name]
+
+    def arguments(n, side):
+        args = cases.make(name, n, side, side, 16, 16, 3, 1, 1)
+        return cases.on_device(op.contract(*args), "cpu", True)
 
     def extra(n, side):
-        args = _conv2d_args(n, side)
-        run = kernels.ladders()["conv2d"].rungs[rung]
-        run(*args)
-        kernels.memory.release()
-        tracemalloc.start()
-        y = run(*args)
-        peak = tracemalloc.get_traced_memory()[1] - y.nbytes
-        tracemalloc.stop()
-        return peak
+        result, peak = peak_of(op.rungs[rung], *arguments(n, side))
+        return peak - result.nbytes
 
+    if op.rungs[rung].refusal("cpu", arguments(1, 16)) is not None:
+        pytest.skip(f"{rung} cannot run here")
     small = extra(1, 32)
     large = extra(16, 32) if what == "batch" else extra(1, 128)
     assert large <= 16 * small + 2**20 and large <= 64 * 2**20
-
-
-def _conv2d_args(n, side):
-    args = cases.make("conv2d", n, side, side, 16, 16, 3, 1, 1)
-    return cases.on_device(kernels.ladders()["conv2d"].contract(*args), "cpu", True)
 
 
 def test_without_cuda_it_says_what_is_missing(capsys):

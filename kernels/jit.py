@@ -18,7 +18,10 @@
 Numba is imported here, inside functions, and by `kernels.simd`, which only a compilation imports:
 `import kernels` stays quick, and everything works without Numba, on lower rungs. Compiled code is
 kept on disk (in __pycache__, or in NUMBA_CACHE_DIR); a compilation of more than a second says so on
-stderr. NUMBA_NUM_THREADS sets the number of threads, by default all cores.
+stderr. Where no folder can be written, one warning says so and every run compiles anew: for a training
+that costs less than lower rungs would (the source text's CNN compiles for half a minute, and a step
+on them takes five times as long). NUMBA_DISABLE_JIT=1 runs on those. NUMBA_NUM_THREADS sets the
+number of threads, by default all cores.
 """
 
 from __future__ import annotations
@@ -261,11 +264,13 @@ def _announcer(event):
         timers = []
 
         def on_start(self, event):
-            function = event.data["dispatcher"].py_func
+            dispatcher = event.data["dispatcher"]
+            function = dispatcher.py_func
             if not function.__module__.startswith("kernels."):
                 return self.timers.append(None)
             name = f"{function.__module__}.{function.__name__}"
-            timer = threading.Timer(_PATIENCE, _announce, [name])
+            kept = dispatcher.stats.cache_path is not None
+            timer = threading.Timer(_PATIENCE, _announce, [name, kept])
             timer.daemon = True
             timer.start()
             self.timers.append(timer)
@@ -278,8 +283,9 @@ def _announcer(event):
     return Announcer()
 
 
-def _announce(name):
-    print(f"compiling {name} for this machine (kept for the next run) ...", file=sys.stderr)
+def _announce(name, kept):
+    until = " (kept for the next run)" if kept else ""
+    print(f"compiling {name} for this machine{until} ...", file=sys.stderr)
 
 
 def _digest(files):
@@ -292,7 +298,7 @@ def _warn_of_no_cache():
     warnings.warn(
         "compiled kernels cannot be kept: neither the package's folder nor the user's cache folder "
         "can be written. Every run compiles them again; set NUMBA_CACHE_DIR to a folder that can "
-        "be written",
+        "be written, or NUMBA_DISABLE_JIT=1 to run on slower rungs",
         RuntimeWarning,
         stacklevel=4,
     )

@@ -62,18 +62,25 @@ def test_a_cpu_without_avx2_warns_once():
 
 
 @needs_numba
-def test_a_folder_that_cannot_be_written_warns_once_and_long_compilations_are_told():
+def test_a_folder_that_cannot_be_written_warns_once_and_long_compilations_are_told(tmp_path):
+    code = (
+        "from kernels import jit; jit._PATIENCE = 0.01\n"
+        "import numpy as np\n"
+        "from kernels import adam, explain\n"
+        "for size in (100, 20000): adam(*np.ones((4, size)), 0.1, 1)\n"
+        "print(explain('adam', *np.ones((4, 9)), 0.1, 1).chosen)\n"
+    )
     result = run(
         "import numba.core.caching as c\n"
         "def refuse(self): raise OSError('read-only')\n"
-        "c._CacheLocator.ensure_cache_path = refuse\n"
-        "from kernels import jit; jit._PATIENCE = 0.01\n"
-        "import numpy as np\n"
-        "from kernels import adam\n"
-        "for size in (100, 20000): adam(*np.ones((4, size)), 0.1, 1)\n"
+        "c._CacheLocator.ensure_cache_path = refuse\n" + code
     )
+    assert result.stdout.strip() == "compiled"  # what is compiled anew in each run, not a lower rung
     assert result.stderr.count("set NUMBA_CACHE_DIR") == 1
-    assert "compiling kernels.optimizer.compiled._adam_block for this machine" in result.stderr
+    told = "compiling kernels.optimizer.compiled._adam_block for this machine"
+    assert f"{told} ..." in result.stderr and "kept for the next run" not in result.stderr
+    kept = run(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert f"{told} (kept for the next run) ..." in kept.stderr and "RuntimeWarning" not in kept.stderr
 
 
 def test_a_switched_off_compiler_is_a_reason():

@@ -1,11 +1,11 @@
 """`python -m kernels bench`: how fast every rung is, beside PyTorch and beside what is possible.
 
-    python -m kernels bench                       all ops, then the public API   (about 10 minutes)
-    python -m kernels bench conv2d                one op and what is like it     (2 minutes)
+    python -m kernels bench                       all ops, then the public API   (about 20 minutes)
+    python -m kernels bench conv2d                one op and what is like it     (5 minutes)
     python -m kernels bench adam --json FILE --plot FILE --threads 1
     python -m kernels bench --device cuda         CUDA rungs against cuDNN
 
-The steps: each rung is checked against the formula in float64 on a small case. Then child processes
+The steps: each rung is checked against the formula in float64 on small cases. Then child processes
 time the cases of `kernels.bench.cases`, and `minideep.benchmark` those of the public API: one child
 for each number of threads (OpenMP, BLAS and Numba read it when they start) and each allocator.
 PyTorch is timed with glibc's default settings, where it pays for fresh pages at each large array,

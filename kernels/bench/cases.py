@@ -151,7 +151,7 @@ _CONV = (_conv2d, [
     (2, 6, 7, 3, 4, 3, 1, 1),
     (2, 7, 6, 3, 3, 3, 1, 1, 3),
     (1, 9, 8, 4, 6, 3, 2, 1),
-    (1, 13, 13, 12, 12, 3, 1, 1),  # enough to do for rungs that decline little
+    (1, 21, 17, 12, 12, 3, 1, 1),  # enough to do for rungs that decline little
     (1, 21, 21, 2, 2, 21, 1, 10),  # a kernel so large that fft does not decline
 ], CONVOLUTIONS | MORE_CONVOLUTIONS)
 _POOL = (_pool2d, [(2, 6, 6, 3), (1, 6, 8, 17)], {"8x222x222x32, 2x2": (8, 222, 222, 32)})

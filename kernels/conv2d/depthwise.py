@@ -1,12 +1,16 @@
 """Depthwise convolution, compiled: one cache line of channels at a time, sums kept in registers.
 
-A task takes the channels of one cache line (`kernels.simd`) and a band of rows. It copies their
-pixels into a small frame of its own, with the padding around them, so that the loops know neither
-padding nor strides in memory, and the frame stays in the cache. Then six outputs at once run
-through all taps: six sums, one weight and one pixel are all that the registers hold.
+Six outputs of a row run at once through all taps that are inside of the image: six sums, one weight
+and one pixel are all that AVX2's registers hold. All channels of these six come before the next six,
+so x is gone through as it lies in memory. Three taps in a row see eight pixels together, each of
+which is loaded once. Outputs that see columns outside of the image are taken singly.
 
 The input gradient is the same with the kernel turned around, in one go for each of the s·s places
-of a pixel in its stride (see `direct`). For the weight gradient six taps at once run through all outputs.
+of a pixel in its stride (see `direct`).
+
+For the weight gradient six taps at once run through all outputs. There a task takes the channels of
+one line and a band of rows, and copies their pixels into a small frame of its own, with the padding
+around them: the loops know neither padding nor strides in memory, and the frame stays in the cache.
 
 Relative error as of any sum of KH·KW (weight gradient: N·OH·OW) terms in the arrays' dtype.
 """
@@ -75,12 +79,16 @@ def _correlate(x, w, y, start, step, stride, origin, dilation):
     if 0 in y.shape:
         return
     oh, ow = (-(-(size - first) // s) for size, first, s in zip(y.shape[1:3], start, step))
-    rows = _rows(oh, ow, w.shape[:2], stride, dilation)
     x, w = plain(x), plain(w)
-    _forward(
-        x, x.reshape(-1), w, y, y.reshape(-1), oh, ow, *start, *step, *stride, *dilation, *origin,
-        rows,
-    )  # fmt: skip
+    kh, kw, o = w.shape
+    each, parts = o // x.shape[3], [(x, y)]
+    if each > 1:  # channels with several outputs are repeated, an image at a time
+        parts = ((x[n : n + 1].repeat(each, axis=3), y[n : n + 1]) for n in range(len(x)))
+    for some, out in parts:
+        _forward(
+            some.reshape(-1), some.shape, w.reshape(-1), kh, kw, out.reshape(-1), out.shape, oh, ow,
+            *start, *step, *stride, *dilation, *origin,
+        )  # fmt: skip
 
 
 def _rows(oh, ow, kernel, stride, dilation):
@@ -110,65 +118,104 @@ def _(g, x, w_shape, stride, padding, dilation, groups):
 
 @jit(parallel=True)
 def _forward(
-    x, x_flat, w, y, y_flat, oh, ow, i0, j0, step0, step1, s0, s1, d0, d1, top, left, band
+    x, x_shape, w, kh, kw, y, y_shape, oh, ow, i0, j0, step0, step1, s0, s1, d0, d1, top, left
 ):
-    kh, kw, outputs = w.shape
-    images, y_h, y_w, _ = y.shape
+    images, h, width, channels = x_shape
+    _, y_h, y_w, _ = y_shape
     lanes = 64 // x.itemsize
-    lines, bands = (outputs + lanes - 1) // lanes, (oh + band - 1) // band
-    wide = (ow - 1) * s1 + (kw - 1) * d1 + 1
-    high = (band - 1) * s0 + (kh - 1) * d0 + 1
-    for task in prange(images * lines * bands):
-        n, first, o = task // (lines * bands), task // lines % bands * band, task % lines * lanes
-        last = min(first + band, oh)
-        count = min(lanes, outputs - o)
-        frame = np.empty(high * wide * lanes, x.dtype)
-        seen = (last - 1 - first) * s0 + (kh - 1) * d0 + 1
-        _copy_in(x, x_flat, n, o, count, outputs, frame, seen, wide, first * s0 + top, left)
-        weights = np.zeros(kh * kw * lanes, x.dtype)
-        for k in range(kh):
-            for l in range(kw):  # noqa: E741
-                for c in range(count):
-                    weights[(k * kw + l) * lanes + c] = w[k, l, o + c]
-        sums = np.empty(6 * lanes, x.dtype)
-        for i in range(first, last):
-            row = (i - first) * s0 * wide * lanes
-            for j in range(0, ow, 6):
-                step, end = s1 * lanes, ow - 1  # the last tile repeats its last column
-                j1, j2, j3 = min(j + 1, end), min(j + 2, end), min(j + 3, end)
-                j4, j5 = min(j + 4, end), min(j + 5, end)
-                p0, p1, p2 = row + j * step, row + j1 * step, row + j2 * step
-                p3, p4, p5 = row + j3 * step, row + j4 * step, row + j5 * step
-                a0 = a1 = a2 = a3 = a4 = a5 = simd.zeros(frame)
-                for k in range(kh):
-                    for l in range(kw):  # noqa: E741
-                        at = (k * d0 * wide + l * d1) * lanes
-                        b = simd.load(weights, (k * kw + l) * lanes)
-                        a0 = simd.fma(simd.load(frame, at + p0), b, a0)
-                        a1 = simd.fma(simd.load(frame, at + p1), b, a1)
-                        a2 = simd.fma(simd.load(frame, at + p2), b, a2)
-                        a3 = simd.fma(simd.load(frame, at + p3), b, a3)
-                        a4 = simd.fma(simd.load(frame, at + p4), b, a4)
-                        a5 = simd.fma(simd.load(frame, at + p5), b, a5)
-                at = ((n * y_h + i * step0 + i0) * y_w + j0) * outputs + o
-                pixel = step1 * outputs
-                if count == lanes:
-                    simd.store(y_flat, at + j * pixel, a0)
-                    simd.store(y_flat, at + j1 * pixel, a1)
-                    simd.store(y_flat, at + j2 * pixel, a2)
-                    simd.store(y_flat, at + j3 * pixel, a3)
-                    simd.store(y_flat, at + j4 * pixel, a4)
-                    simd.store(y_flat, at + j5 * pixel, a5)
-                else:
-                    simd.store(sums, 0, a0)
-                    simd.store(sums, lanes, a1)
-                    simd.store(sums, 2 * lanes, a2)
-                    simd.store(sums, 3 * lanes, a3)
-                    simd.store(sums, 4 * lanes, a4)
-                    simd.store(sums, 5 * lanes, a5)
-                    for m in range(min(6, ow - j)):
-                        for c in range(count):
-                            y_flat[at + (j + m) * pixel + c] = sums[m * lanes + c]
+    # outputs from `first` to `end` - 1 of a row see no column outside of x
+    first = min(max((s1 - 1 - left) // s1, 0), ow)
+    end = min(max((width - 1 - left - (kw - 1) * d1) // s1 + 1, first), ow)
+    down, across, pixel = d0 * width * channels, d1 * channels, s1 * channels
+    for task in prange(images * oh):
+        n, i = task // oh, task % oh
+        row = i * s0 + top
+        k0, k1 = max((d0 - 1 - row) // d0, 0), min((h - 1 - row) // d0 + 1, kh)  # taps inside of x
+        begin = ((n * h + row + k0 * d0) * width + left) * channels
+        to, apart = ((n * y_h + i * step0 + i0) * y_w + j0) * channels, step1 * channels
+        j = 0
+        while j < ow:
+            if first <= j < end and end - first >= 6:
+                j = min(j, end - 6)  # the last six are partly computed again
+                start, at = begin + j * pixel, to + j * apart
+                for o in range(0, channels - lanes + 1, lanes):
+                    _six_outputs(
+                        x, start + o, down, across, pixel, w, k0 * kw * channels + o, channels,
+                        k1 - k0, kw, y, at + o, apart, None,
+                    )  # fmt: skip
+                o = channels // lanes * lanes
+                if o < channels:
+                    _six_outputs(
+                        x, start + o, down, across, pixel, w, k0 * kw * channels + o, channels,
+                        k1 - k0, kw, y, at + o, apart, channels - o,
+                    )  # fmt: skip
+                j += 6
+                continue
+            column = j * s1 + left
+            l0, l1 = max((d1 - 1 - column) // d1, 0), min((width - 1 - column) // d1 + 1, kw)
+            for o in range(0, channels, lanes):
+                count = min(lanes, channels - o)
+                _one_output(
+                    x, begin + j * pixel + l0 * across + o, down, across,
+                    w, (k0 * kw + l0) * channels + o, kw * channels, channels, k1 - k0, l1 - l0,
+                    y, to + j * apart + o, count,
+                )  # fmt: skip
+            j += 1
+
+
+@jit(inline="always")
+def _six_outputs(x, start, down, across, pixel, w, w_start, tap, kh, kw, y, at, apart, count):
+    """`count` channels (None: a whole line) of six outputs in a row: the sums over all taps.
+
+    start, down, across, pixel: where in x the first tap of the first output is, and how far from it
+    the next row of taps, the next tap and the next output are; w_start, tap: the same of w; at,
+    apart: of y."""
+    a0 = a1 = a2 = a3 = a4 = a5 = simd.zeros(x)
+    eight = kw == 3 and across == pixel
+    for k in range(kh if eight else 0):
+        here, line = start + k * down, w_start + 3 * k * tap
+        b, c = simd.get(w, line, count), simd.get(w, line + tap, count)
+        d = simd.get(w, line + 2 * tap, count)
+        p, q = simd.get(x, here, count), simd.get(x, here + pixel, count)
+        r = simd.get(x, here + 2 * pixel, count)
+        a0 = simd.fma(r, d, simd.fma(q, c, simd.fma(p, b, a0)))
+        p = simd.get(x, here + 3 * pixel, count)
+        a1 = simd.fma(p, d, simd.fma(r, c, simd.fma(q, b, a1)))
+        q = simd.get(x, here + 4 * pixel, count)
+        a2 = simd.fma(q, d, simd.fma(p, c, simd.fma(r, b, a2)))
+        r = simd.get(x, here + 5 * pixel, count)
+        a3 = simd.fma(r, d, simd.fma(q, c, simd.fma(p, b, a3)))
+        p = simd.get(x, here + 6 * pixel, count)
+        a4 = simd.fma(p, d, simd.fma(r, c, simd.fma(q, b, a4)))
+        q = simd.get(x, here + 7 * pixel, count)
+        a5 = simd.fma(q, d, simd.fma(p, c, simd.fma(r, b, a5)))
+    for k in range(0 if eight else kh):
+        for l in range(kw):  # noqa: E741
+            here = start + k * down + l * across
+            b = simd.get(w, w_start + (k * kw + l) * tap, count)
+            a0 = simd.fma(simd.get(x, here, count), b, a0)
+            a1 = simd.fma(simd.get(x, here + pixel, count), b, a1)
+            a2 = simd.fma(simd.get(x, here + 2 * pixel, count), b, a2)
+            a3 = simd.fma(simd.get(x, here + 3 * pixel, count), b, a3)
+            a4 = simd.fma(simd.get(x, here + 4 * pixel, count), b, a4)
+            a5 = simd.fma(simd.get(x, here + 5 * pixel, count), b, a5)
+    simd.put(y, at, a0, count)
+    simd.put(y, at + apart, a1, count)
+    simd.put(y, at + 2 * apart, a2, count)
+    simd.put(y, at + 3 * apart, a3, count)
+    simd.put(y, at + 4 * apart, a4, count)
+    simd.put(y, at + 5 * apart, a5, count)
+
+
+@jit(inline="always")
+def _one_output(x, start, down, across, w, w_start, w_down, tap, kh, kw, y, at, count):
+    """The same of one output, with those taps that are inside of x."""
+    a = simd.zeros(x)
+    for k in range(kh):
+        for l in range(kw):  # noqa: E741
+            b = simd.get(w, w_start + k * w_down + l * tap, count)
+            a = simd.fma(simd.get(x, start + k * down + l * across, count), b, a)
+    simd.put(y, at, a, count)
 
 
 @jit(parallel=True)

@@ -4,6 +4,7 @@
 `backward()` left on a leaf. All arithmetic is in `minideep.ops`; the methods here only name it.
 """
 
+import sys
 import weakref
 
 import numpy as np
@@ -41,8 +42,8 @@ class Tensor:
         for leaf, g in found.items():
             if leaf.grad is not None:
                 g = leaf.grad + g
-            elif g.node is None and (id(g.data) in taken or  # or a view of another array
-                                     type(getattr(g.data, "base", g.data)) is type(g.data)):
+            elif g.node is None and (id(g.data) in taken or  # or others have it too
+                                     _references(g.data) > _ALONE):
                 g = Tensor(g.data.copy())
             taken.add(id(g.data))
             leaf.grad = g
@@ -167,6 +168,17 @@ class Tensor:
     def transpose(self, *axes):
         axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         return ops.transpose(self, axes=axes or None)
+
+
+def _references(array):
+    """To the array that this one is a view of; 0 if it has its own numbers, many if it has a part."""
+    base = getattr(array, "base", None)
+    if type(base) is not type(array):
+        return 0
+    return sys.getrefcount(base) if base.size == array.size else sys.maxsize
+
+
+_ALONE = _references(np.zeros(2)[:])  # of a view that nobody shares
 
 
 def _raw(x):

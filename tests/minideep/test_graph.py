@@ -363,6 +363,34 @@ def test_a_changed_output_is_reported():
 
 
 @pytest.mark.usefixtures("on_the_cpu")
+def test_a_leaf_gets_a_view_only_where_nobody_else_has_it():
+    kept = []
+
+    def gradient(function, seed=None):
+        x = leaf(*range(6))
+        y = function(x)
+        y.backward(seed)
+        return x.grad.data
+
+    def hooked(x):
+        y = ops.reshape(x, shape=(2, 3))
+        y.register_hook(lambda g: kept.append(g.data))
+        return (y * 3.0).sum()
+
+    factor = minideep.tensor(np.arange(6.0).reshape(2, 3))
+    alone = gradient(lambda x: (ops.reshape(x, shape=(2, 3)) * factor).sum())
+    assert alone.base is not None and alone.base.size == 6      # it was not copied
+    assert not np.shares_memory(gradient(hooked), kept[0])
+    seed = minideep.tensor(np.ones((2, 3)))
+    assert not np.shares_memory(gradient(lambda x: ops.reshape(x, shape=(2, 3)), seed), seed.data)
+    assert gradient(lambda x: x.sum()).strides == (8,)          # not one number six times
+    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    for y in (ops.reshape(a, shape=(2, 1)) + ops.reshape(b, shape=(2, 1)), ops.concatenate([a, b])):
+        a.grad = b.grad = None
+        (y * y).sum().backward()
+        assert not np.shares_memory(a.grad.data, b.grad.data)
+
+
 def test_a_change_through_an_alias_is_reported():
     x = leaf(1.0, 2.0)
     half = x[:1]

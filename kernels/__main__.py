@@ -30,7 +30,8 @@ def main(arguments=None):
         environment()
     except ValueError as error:
         parser.error(str(error))
-    for end in (signal.SIGTERM, signal.SIGHUP):  # an exception: whoever has children ends them first
+    # as an exception: whoever has children ends them first
+    for end in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         signal.signal(end, lambda number, _: sys.exit(128 + number))
     try:
         if options.command is None:

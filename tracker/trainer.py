@@ -53,11 +53,13 @@ class Trainer:
     def resume(cls, path):
         """The trainer that wrote this checkpoint. ValueError for that of another training."""
         arrays, about = load_arrays(path)
-        wanted = {"seed", "steps", "step", *cls.OPTIONS}
-        if about.get("trainer", cls.__name__) != cls.__name__ or not wanted <= set(about):
-            by = f"the training of a {about['trainer']}" if "trainer" in about else "something else"
-            raise ValueError(f"{path} was written by {by}, not that of a {cls.__name__}: give another "
-                             "--output")
+        if about.get("trainer", cls.__name__) != cls.__name__:
+            raise ValueError(f"{path} was written by the training of a {about['trainer']}, not of a "
+                             f"{cls.__name__}: give another --output")
+        missing = [name for name in ("seed", "steps", "step", *cls.OPTIONS) if name not in about]
+        if missing:
+            raise ValueError(f"{path} is no checkpoint of a {cls.__name__}: it does not say "
+                             f"{', '.join(missing)}; give another --output")
         trainer = cls(about["seed"], about["steps"], **{name: about[name] for name in cls.OPTIONS})
         weights, state = ({k.removeprefix(part): v for k, v in arrays.items() if k.startswith(part)}
                           for part in ("weights.", "optimizer."))

@@ -68,7 +68,8 @@ def test_what_cannot_be_built_is_one_error(arguments, says, tmp_path, monkeypatc
     monkeypatch.setattr(course, "run", lambda *_: pytest.fail("it began"))
     (tmp_path / "file").touch()
     result = CliRunner().invoke(app, [word.format(file=tmp_path / "file") for word in arguments])
-    assert result.exit_code == 2 and says in " ".join(re.sub("[│╭╰─]", "", result.output).split())
+    said = re.sub(r"[│╭╰─\s]", "", result.output)       # lines are broken anywhere
+    assert result.exit_code == 2 and re.sub(r"\s", "", says) in said
     assert not (tmp_path / "index.html").exists()
 
 
@@ -155,7 +156,7 @@ def test_05():
     assert names["accuracy"] > 0.93 and len(figures) == 4
     sides = [shape[1] for shape in names["shapes"].values() if len(shape) == 4]
     assert sides == [30, 15, 13, 6, 4, 2]
-    assert names["share"] > 0.3
+    assert 0.1 < names["share"] < 1     # .6, where nothing else keeps the machine busy
     answers = solutions("05")
     assert answers["parameters"](32) == names["model"].count_params()
     assert round(answers["parameters"](224) / 1e6) == 89

@@ -391,6 +391,7 @@ def test_a_leaf_gets_a_view_only_where_nobody_else_has_it():
         assert not np.shares_memory(a.grad.data, b.grad.data)
 
 
+@pytest.mark.usefixtures("on_the_cpu")
 def test_a_change_through_an_alias_is_reported():
     x = leaf(1.0, 2.0)
     half = x[:1]

@@ -5,6 +5,7 @@ import pytest
 from kernels.bench import report
 from minideep import benchmark
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")  # where the API is measured
 FLOPS = {"conv2d": benchmark.convolutions, "gru": benchmark.recurrent, "rnn": benchmark.recurrent,
          "lstm": benchmark.recurrent, "cnn": lambda _: benchmark.cnn(_, batches=(2,))}
 

@@ -2,8 +2,8 @@
 
 Six outputs of a row run at once through all taps that are inside of the image: six sums, one weight
 and one pixel are all that AVX2's registers hold. All channels of these six come before the next six,
-so x is gone through as it lies in memory. Three taps in a row see eight pixels together, each of
-which is loaded once. Outputs that see columns outside of the image are taken singly.
+so x is gone through as it lies in memory. Three taps in a row see eight pixels together: AVX-512
+has registers to load each of them once. Outputs that see columns outside of the image are taken singly.
 
 The input gradient is the same with the kernel turned around, in one go for each of the s·s places
 of a pixel in its stride (see `direct`).
@@ -22,6 +22,7 @@ from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output
 from kernels.conv2d.direct import _place
 from kernels.conv2d.shifts import _is_depthwise
 from kernels.jit import jit, plain, prange, simd, usable
+from kernels.microkernel import lanes as host_lanes
 from kernels.ladder import rung
 
 FRAME_BYTES = 2**17  # half of a small second-level cache
@@ -171,7 +172,7 @@ def _six_outputs(x, start, down, across, pixel, w, w_start, tap, kh, kw, y, at, 
     the next row of taps, the next tap and the next output are; w_start, tap: the same of w; at,
     apart: of y."""
     a0 = a1 = a2 = a3 = a4 = a5 = simd.zeros(x)
-    eight = kw == 3 and across == pixel
+    eight = kw == 3 and across == pixel and host_lanes() == 16
     for k in range(kh if eight else 0):
         here, line = start + k * down, w_start + 3 * k * tap
         b, c = simd.get(w, line, count), simd.get(w, line + tap, count)

@@ -92,14 +92,15 @@ show(inspect.plot_activations(outputs), f"A {digits[1437]} on its way: six maps 
 # %% [markdown]
 # ## Where the time goes
 #
-# One training step, by layer. A convolution's backward pass is two more convolutions, so it takes
-# about twice its forward pass.
+# Ten training steps, by layer, for one is easily disturbed. A convolution's backward pass is two more
+# convolutions, so it takes about twice its forward pass.
 
 # %%
 model.train_on_batch(x[:32], y[:32])
 with inspect.profile() as profile:
-    loss = minideep.losses.BinaryCrossentropy()(minideep.tensor(y[:32]), model(x[:32]))
-    loss.backward()
+    for _ in range(10):
+        loss = minideep.losses.BinaryCrossentropy()(minideep.tensor(y[:32]), model(x[:32]))
+        loss.backward()
 print(profile.table("layer"))
 seconds = {row["layer"].split("/")[-1] + " " + row["phase"]: row["seconds"]
            for row in profile.by("layer")}

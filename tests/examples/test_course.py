@@ -156,7 +156,7 @@ def test_05():
     assert names["accuracy"] > 0.93 and len(figures) == 4
     sides = [shape[1] for shape in names["shapes"].values() if len(shape) == 4]
     assert sides == [30, 15, 13, 6, 4, 2]
-    assert 0.1 < names["share"] < 1     # .6, where nothing else keeps the machine busy
+    assert names["share"] > 0.3
     answers = solutions("05")
     assert answers["parameters"](32) == names["model"].count_params()
     assert round(answers["parameters"](224) / 1e6) == 89

@@ -318,7 +318,7 @@ def test_memory_grows_no_faster_than_the_image(name, rung, what):
         result, peak = peak_of(op.rungs[rung], *arguments(n, side))
         return peak - result.nbytes
 
-    if op.rungs[rung].refusal("cpu", arguments(1, 16)) is not None:
+    if op.rungs[rung].refusal("cpu", arguments(1, 32)) is not None:
         pytest.skip(f"{rung} cannot run here")
     small = extra(1, 32)
     large = extra(16, 32) if what == "batch" else extra(1, 128)

@@ -620,16 +620,23 @@ def test_every_public_function_has_a_case(name):
     assert name in CASES or name in NO_DERIVATIVE, f"minideep.ops.{name} needs a case in this file"
 
 
-def test_every_op_is_reached_by_a_case(monkeypatch):
-    """By what is run, not by name: the vjp of each op runs in the way back of some case."""
+def ops_gone_through(monkeypatch, counts):
+    """A set that takes the name of each op that is gone back through from here on with a gradient g
+    for which counts(g) is true."""
     reached, pull = set(), Op.pull
 
     def recording(self, node, g):
-        if mode.grad:
+        if counts(g):
             reached.add(self.name)
         return pull(self, node, g)
 
     monkeypatch.setattr(Op, "pull", recording)
+    return reached
+
+
+def test_every_op_is_reached_by_a_case(monkeypatch):
+    """By what is run, not by name: the vjp of each op runs in the way back of some case."""
+    reached = ops_gone_through(monkeypatch, lambda g: mode.grad)
 
     @settings(max_examples=5)
     @given(st.data())

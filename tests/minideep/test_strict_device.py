@@ -10,7 +10,6 @@ from two_devices import OPS, cases, compare, compare_case
 import minideep
 from kernels import backend
 from minideep import layers, losses, ops, optimizers
-from minideep.autograd import Op
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,14 +32,10 @@ def test_op(name, dtype, data):
 def test_every_op_is_compared(monkeypatch):
     """What test_op runs here and test_gpu.py on a GPU leaves out no op: each is one through which
     such a comparison goes back on the device."""
-    reached, pull = set(), Op.pull
+    def on_strict(g):
+        return backend.device_of(g.data if isinstance(g, minideep.Tensor) else g) == "strict"
 
-    def recording(self, node, g):
-        if backend.device_of(g.data if isinstance(g, minideep.Tensor) else g) == "strict":
-            reached.add(self.name)
-        return pull(self, node, g)
-
-    monkeypatch.setattr(Op, "pull", recording)
+    reached = cases.ops_gone_through(monkeypatch, on_strict)
 
     @settings(max_examples=5)
     @given(st.data())

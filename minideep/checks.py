@@ -63,10 +63,10 @@ def fingerprint(array, full=False):
 
 @functools.lru_cache(maxsize=None)
 def _step(n, axes):
-    """From sample to sample along one of so many axes of n elements: for some 250 in all, each of
-    which is a line of far memory. It shares no small factor with n's own structure: of 32 channels in
-    a flat array, say, all are met."""
-    least = n // math.ceil(251 ** (1 / axes))
+    """From sample to sample along one of so many axes of n elements: for 250 in all or a few more,
+    each of which is a line of far memory. It shares no small factor with n's own structure: of 32
+    channels in a flat array, say, all are met."""
+    least = n // math.ceil(260 ** (1 / axes))
     return next(step for step in itertools.count(max(least, 1)) if math.gcd(step, 2 * 3 * 5 * 7) == 1)
 
 

@@ -240,16 +240,18 @@ def train_motion(
     data: Annotated[Path, typer.Argument(
         metavar="DATA", help="A folder with train/ (annotated sequences, see evaluate), photos/ "
         "(pictures to render scenes from), or both.")],
+    tracker: Annotated[str, typer.Option(
+        metavar="NAME", help="On what which tracker does: correlation or recurrent.")] = "correlation",
     output: Output = Path("train-output"),
     steps: Steps = 800,
     seed: Seed = 0,
     resume: Resume = False,
     json: Json = None,
 ):
-    """Train the LSTM that predicts a target's motion, on what the correlation tracker does."""
+    """Train the LSTM that predicts a target's motion, on what a tracker does."""
     with _user_errors(json, folder=output):
         from tracker.motion import train_command
-        train_command(data, output, steps, seed, resume, json)
+        train_command(data, output, tracker, steps, seed, resume, json)
 
 
 @app.command()

@@ -14,6 +14,7 @@ tracker.scaling).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -23,13 +24,12 @@ from kernels.patch import patch
 from minideep import no_grad, tensor
 from minideep.device import current_device
 from tracker import State
-from tracker.boxes import as_tuple, check_box, check_frame, check_started
+from tracker.boxes import as_tuple, centre, check_box, check_frame, check_started
 from tracker.colour_histogram import ColourHistogram
 from tracker.confidence import Confidence
 from tracker.correlation_filter import CorrelationFilter
 from tracker.detector import Detector
 from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
-from tracker.motion import WEIGHTS as MOTION_WEIGHTS
 from tracker.motion import Motion, MotionNetwork
 from tracker.scaling import Scaling
 from tracker.threads import blas_on_one_thread
@@ -48,9 +48,17 @@ SAY, PATIENCE, TRIAL = 2, 3, 3  # frames unsure until it is said to be lost; in 
                         # looked for elsewhere; without doubt after it is found
 
 
+class Look(NamedTuple):
+    """A part of a frame in which the target is searched."""
+
+    centre: np.ndarray          # (2,) x, y in pixels of the frame
+    size: float                 # of the target, relative to its first box
+    scales: tuple = (1.,)       # of this size, at which it is searched
+
+
 @dataclass
 class Found:
-    """What a search of one frame saw: for the decision, and for pictures.
+    """What one Look saw: for the decision, and for pictures.
 
     Positions in pixels of the frame; maps (CELLS, CELLS) have no motion in the middle, at
     [CELLS/2, CELLS/2]."""
@@ -136,8 +144,9 @@ class CorrelationTracker:
     def load(cls, path=None, **options):
         """A tracker with the CNN's weights in a safetensors file; None: those that come with it.
         options: of the constructor, to have it otherwise."""
-        motion = MotionNetwork.load() if MOTION_WEIGHTS.exists() else None
-        return cls(FeatureNetwork.load(path), **{"motion": motion, **options})
+        if "motion" not in options:
+            options["motion"] = MotionNetwork.load("correlation")
+        return cls(FeatureNetwork.load(path), **options)
 
     @blas_on_one_thread
     def init(self, frame, box):
@@ -148,7 +157,7 @@ class CorrelationTracker:
         self.centre, self.size = box[:2] + box[2:] / 2, 1.      # size: relative to the first
         self.motion, self.age, self.found = np.zeros(2), 0, None
         width, height = CROP / MARGIN * self.first / self.first.prod() ** .5    # in the crop
-        crop = cut(frame, self.squares(self.centre, self.size, (1.,)))[0]
+        crop = cut(frame, self.squares(Look(self.centre, self.size)))[0]
         samples = self.describe(variations(crop))
         weights = [.7] + [.3 / (len(samples) - 1)] * (len(samples) - 1)
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
@@ -185,10 +194,11 @@ class CorrelationTracker:
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.first)
         check_frame(frame, self.frame_size)
-        return self.decide(frame, self.search(frame, *self.next_look()))
+        return self.decide(frame, self.search(frame, self.next_looks(frame)))
 
-    def next_look(self):
-        """Where the next frame is searched: search()'s centre, size and scales.
+    def next_looks(self, frame):
+        """The Looks that the next frame is searched by: where the target should be, and while it is
+        searched for, a few places elsewhere.
 
         Another size is looked at in the frames from which nothing is learned: so, for a tracker by
         itself, all of them cost about the same."""
@@ -196,15 +206,20 @@ class CorrelationTracker:
         scales = (1.,)
         if self.use_scale and self.age % every == 0:
             scales = 1., growth if self.age // every % 2 == 0 else 1 / growth
-        return self.centre + self.motion, self.size, scales
+        looks = [Look(self.centre + self.motion, self.size, scales)]
+        if self.searching:
+            looks += [Look(*place) for place in self.detector.places(self, frame)]
+        return looks
 
     def decide(self, frame, found):
-        """What the search of the frame means: the target's State."""
+        """What next_looks() have found means: the target's State."""
         self.age += 1
         self.motion = np.zeros(2)
-        confidence = self.confidence.of(found)
         if self.searching:
-            found, confidence = self.detector.look(self, frame, found, confidence)
+            found, confidence = self.detector.choose(self, found)
+        else:
+            found = found[0]
+            confidence = self.confidence.of(found)
         self.found = found
         self.trial = max(self.trial - 1, 0)
         self.missed = self.missed + 1 if self.lost else 0
@@ -226,11 +241,15 @@ class CorrelationTracker:
             return None, None
         guess = self.foresight.step(self)
         self.believed = guess.visible
-        ahead = np.clip(self.centre + guess.shift, 0, frame.shape[1::-1])
+        predicted = guess.box(self.box, frame)
         if self.lost or self.lead:
-            self.motion = ahead - self.centre
-        size = self.first * self.size * guess.growth
-        return as_tuple([*(ahead - size / 2), *size]), tuple(guess.reach.tolist())
+            self.motion = centre(predicted) - self.centre
+        return as_tuple(predicted), tuple(guess.reach.tolist())
+
+    def observed(self):
+        """What the motion network is told of the last search: the four of Confidence.signals(), and
+        the confidence that follows from them."""
+        return *self.confidence.signals(self.found), self.confidence.of(self.found)
 
     def follow(self, frame, found, confidence):
         """Go to the found place; learn from it where that is not in doubt."""
@@ -251,24 +270,32 @@ class CorrelationTracker:
             self.detector.start(self, frame)
 
     def response(self, frame, centre, size):
-        """search() at one size: what the target's filter says about any place of a frame.
+        """search() at one size: what the target's filter says about any place of a frame, a Found.
 
         centre: x, y in pixels; size: of the target, relative to its first box. Changes nothing."""
-        return self.search(frame, centre, size, (1.,))
+        return self.search(frame, [Look(centre, size)])[0]
 
-    def search(self, frame, centre, size, scales):
-        """Look around `centre` for a target of `size`·each of scales: a Found. Changes nothing."""
-        crops = cut(frame, self.squares(centre, size, scales))
-        return self.judge(crops, self.describe(crops), centre, size, scales)
+    def search(self, frame, looks):
+        """What some Looks at a frame show, a Found for each. Changes nothing."""
+        crops = cut(frame, np.concatenate([self.squares(look) for look in looks]))
+        return self.judge(crops, self.describe(crops), looks)
 
-    def squares(self, centre, size, scales):
-        """What search() looks at: (N, 4) x, y, w, h in pixels."""
-        sides = MARGIN * self.first.prod() ** .5 * size * np.array(scales)[:, None]     # (N, 1)
-        return np.hstack([centre - sides / 2, sides, sides])
+    def squares(self, look):
+        """What is looked at: (N, 4) x, y, w, h in pixels, one for each scale."""
+        sides = self._side(look) * np.array(look.scales)[:, None]       # (N, 1)
+        return np.hstack([look.centre - sides / 2, sides, sides])
 
-    def judge(self, crops, features, centre, size, scales):
-        """search(), when crops (N, CROP, CROP, 3) and their features are known."""
-        side = MARGIN * self.first.prod() ** .5 * size
+    def _side(self, look):
+        return MARGIN * self.first.prod() ** .5 * look.size
+
+    def judge(self, crops, features, looks):
+        """search(), when the crops (N, CROP, CROP, 3) of all looks and their features are known."""
+        ends = np.cumsum([len(look.scales) for look in looks])[:-1]
+        return [self._judge(*seen) for seen in
+                zip(np.split(crops, ends), np.split(features, ends), looks)]
+
+    def _judge(self, crops, features, look):
+        scales, side = look.scales, self._side(look)
         responses = self.filter.respond(features)
         merged, colours = responses, None
         if self.histogram is not None:
@@ -283,7 +310,7 @@ class CorrelationTracker:
             best, growth = 0, self.scaling.of(heights, scales)
         place = places[best]
         return Found(
-            np.array(centre, float), side, crops, tuple(scales), fft_shift(responses),
+            np.array(look.centre, float), side, crops, tuple(scales), fft_shift(responses),
             None if colours is None else fft_shift(colours), fft_shift(merged), np.array(heights), best,
             growth, shifts[best] * side * scales[best] / CELLS,
             float(responses[best][place]), second_peak(responses[best], place),
@@ -306,8 +333,8 @@ class CorrelationTracker:
 
     def sample(self, frame):
         """What is learned from, in every LEARN_EVERYth frame: (1 or 0, CROP, CROP, 3)."""
-        sides = (1.,) if self.age % LEARN_EVERY == 0 else ()
-        return cut(frame, self.squares(self.centre, self.size, sides))
+        scales = (1.,) if self.age % LEARN_EVERY == 0 else ()
+        return cut(frame, self.squares(Look(self.centre, self.size, scales)))
 
     def study(self, crops, features):
         """Learn from a sample() and its features."""

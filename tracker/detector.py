@@ -2,14 +2,15 @@
 
     detector = Detector()
     detector.start(tracker, frame)                  # when the target is lost
-    found, confidence = detector.look(tracker, frame, found, confidence)    # in every frame after
+    places = detector.places(tracker, frame)        # in every frame after: where else to look, and
+    found, confidence = detector.choose(tracker, found)     # what all that was found there means
 
 What was fitted to the target while it was surely there (the tracker's filter and histogram, which
 rest while it is lost) is the classifier; any object can be found again, and nothing is trained.
 Candidates are the places where the frame has the target's colours, and, for targets that have no
 colour of their own, a grid over the whole frame, from the inside out, at three sizes in turn. The
-filter answers at LOOKS of them in a frame, so that a frame never takes much longer than others; the
-best answer is then looked at once more with the candidate in the middle of the crop.
+filter answers at LOOKS of them in a frame, so that a frame never takes much longer than others. What
+answers best away from its crop's middle is looked at again in the next frame, there in the middle.
 """
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ LOOKS = 3               # places in each frame
 STEP = 1.5              # from one place of the grid to the next, in sizes of the target
 SIZES = (1., 1.2, 1 / 1.2)      # relative to when it was lost; one round over the grid each
 NEAR, FAR = 1.5, 4.     # sizes from where it is expected; so many times the doubt counts beyond
-OFF = .3                # sizes of the target, from which on a candidate is looked at again
+OFF = .3                # sizes of the target, from which on a candidate is not in the middle
 SAMPLES = 10            # of the frame across the target, for its colours
 
 
@@ -34,37 +35,32 @@ class Detector:
     def start(self, tracker, frame):
         """Begin where the target was seen last."""
         self.grid = self._grid(tracker, frame.shape)
-        self.turn = 0
+        self.turn, self.again = 0, []
 
-    def look(self, tracker, frame, found, confidence):
-        """The surest of `found`, with its `confidence`, and of what some other places show.
-
-        -> (Found, confidence)."""
-        best, value = found, expected(found)
-        for place, size in self._places(tracker, frame):
-            other = tracker.search(frame, place, tracker.size * size, (1.,))
-            if expected(other) > value:
-                best, value = other, expected(other)
-        if best is not found:
-            confidence = tracker.confidence.of(best)
-        if np.hypot(*best.shift) > OFF * tracker.target_size * best.scale:
-            size = best.side / tracker.side * tracker.size * best.scale
-            again = tracker.search(frame, best.centre + best.shift, size, (1.,))
-            if tracker.confidence.of(again) > confidence:
-                best, confidence = again, tracker.confidence.of(again)
-        away = best.centre + best.shift - found.centre
-        if np.hypot(*away) > NEAR * tracker.target_size:    # look-alikes stand all over the frame
-            confidence = max(0., 1 - FAR * (1 - confidence))
-        return best, confidence
-
-    def _places(self, tracker, frame):
-        """LOOKS pairs of a place (2,), x and y in pixels, and a size relative to the lost one's."""
+    def places(self, tracker, frame):
+        """Up to LOOKS + 1 pairs of a place (2,), x and y in pixels, and the target's size there."""
         self.turn += 1
         alike = []
         if tracker.histogram is not None:
             alike = alike_places(frame, tracker.histogram, tracker.first * tracker.size, 3)
         chosen = [(alike[self.turn % len(alike)], 1.)] if len(alike) else []
-        return chosen + [next(self.grid) for _ in range(LOOKS - len(chosen))]
+        chosen += [next(self.grid) for _ in range(LOOKS - len(chosen))]
+        return self.again + [(place, tracker.size * size) for place, size in chosen]
+
+    def choose(self, tracker, found):
+        """The best of what was found where the target is expected and then at places().
+
+        -> (Found, confidence that it is the target)."""
+        first, best = found[0], max(found, key=expected)
+        confidence = tracker.confidence.of(best)
+        self.again = []
+        if np.hypot(*best.shift) > OFF * tracker.target_size * best.scale:
+            size = best.side / tracker.side * tracker.size * best.scale
+            self.again = [(best.centre + best.shift, size)]
+        away = best.centre + best.shift - first.centre
+        if np.hypot(*away) > NEAR * tracker.target_size:    # look-alikes stand all over the frame
+            confidence = max(0., 1 - FAR * (1 - confidence))
+        return best, confidence
 
     @staticmethod
     def _grid(tracker, shape):

@@ -1,14 +1,14 @@
-"""What the target does next: an LSTM that watches what the correlation tracker sees of it.
+"""What the target does next: an LSTM that watches what a tracker sees of it.
 
-    motion = Motion(MotionNetwork.load())
+    motion = Motion(MotionNetwork.load("correlation"))      # or "recurrent"
     motion.start(tracker)               # after tracker.init()
     guess = motion.step(tracker)        # after each of its updates: a Guess
 
-In every frame the LSTM is told how the box moved and grew and what the filter's answer looked like
+In every frame the LSTM is told how the box moved and grew and how sure the tracker is of what it saw
 (INPUTS numbers, see signals()). It says where the target's centre will be in the next frame, as a
 Laplace distribution across and one down, how it will grow, and how likely the target is there at
-all. It is trained on what the tracker did on training sequences and rendered scenes with blockers
-in front, so it has seen how targets move on behind things. After Dai et al., LTMU (CVPR 2020).
+all. Each tracker has weights of its own, trained on what it did on training sequences and rendered
+scenes, with blockers in front, behind which targets move on. After Dai et al., LTMU (CVPR 2020).
 """
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ from tracker.boxes import centre, iou
 from tracker.files import write_json
 
 INPUTS, UNITS = 10, 32
-WEIGHTS = Path(__file__).parent / "weights" / "motion.safetensors"
+OBSERVED = 5                # of them are the tracker's own
+TRACKERS = ("correlation", "recurrent")     # whose motion networks can be trained
 FARTHEST = 1.5          # sizes of the target: further away is no further for the loss
 SURE = .8               # the part of the centres that a Guess's reach holds
 WINDOW, BATCH = 48, 24  # frames, and windows, of a training step
 RATE, CLIP = 4e-3, 1.   # Adam's learning rate at first, the largest gradient norm
-SCENES, LENGTH = 14, 60     # rendered scenes, and frames of each
+SCENES, LENGTH = 60, 60     # rendered scenes, and frames of each
+BLOCKED = 2             # times that each sequence is rolled out with blockers, and as often backwards
 
 
 # ------------------------------------------------------------------------------- the network
@@ -63,12 +65,18 @@ class MotionNetwork(Model):
         return y[..., :2], y[..., 2:4] - 2., y[..., 4], y[..., 5], state
 
     @classmethod
-    def load(cls, path=None):
-        """The network with the weights in a safetensors file; None: those that come with it."""
+    def load(cls, tracker, path=None):
+        """The network with the weights in a safetensors file; None: those that come with it, for
+        that of TRACKERS."""
         network = cls()
-        path = WEIGHTS if path is None else Path(path)
+        path = weights_of(tracker) if path is None else Path(path)
         assign(network.named_weights(), load_arrays(path)[0], str(path))
         return network
+
+
+def weights_of(tracker):
+    """The file that comes with it, for that of TRACKERS."""
+    return Path(__file__).parent / "weights" / f"{tracker}_motion.safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,12 @@ class Guess:
     reach: np.ndarray       # (2,) pixels: SURE that the centre is within, across and down
     growth: float           # of the size, a factor
     visible: float          # how likely the target is in the box now, 0 to 1
+
+    def box(self, box, frame):
+        """The box (4,) of the next frame, after `box` in this one; its centre stays in the frame."""
+        ahead = np.clip(centre(box) + self.shift, 0, frame.shape[1::-1])
+        size = box[2:] * self.growth
+        return np.concatenate([ahead - size / 2, size])
 
 
 class Motion:
@@ -96,7 +110,7 @@ class Motion:
         with no_grad():
             mean, scale, growth, visible, self.state = self.network(tensor(x[None, None]),
                                                                     self.state)
-        size = tracker.target_size
+        size = self.last[1]
         return Guess(mean.numpy()[0, 0] * size,
                      np.exp(scale.numpy()[0, 0]) * float(self.network.reach.numpy()) * size,
                      math.exp(float(np.clip(growth.numpy()[0, 0], -.1, .1))),
@@ -104,22 +118,21 @@ class Motion:
 
 
 def pose(tracker):
-    return tracker.centre.copy(), tracker.size
+    """Of a tracker: its box's centre (2,), in pixels, and size √(w·h)."""
+    return centre(tracker.box), tracker.box[2:].prod() ** .5
 
 
 def signals(tracker, last, lost):
     """((INPUTS,) float32, pose, frames that the target is lost) after an update; last, lost: the
     pose and the frames after the update before.
 
-    The box's displacement in sizes of the target and the logarithm of its growth; the four of
-    tracker.confidence.Confidence.signals; the confidence that follows from them; is the target
-    said to be lost, and how long already."""
+    The box's displacement in sizes of the target and the logarithm of its growth; the OBSERVED numbers
+    that the tracker's observed() says; is the target said to be lost, and how long already."""
     lost = lost + 1 if tracker.lost else 0
-    moved = (tracker.centre - last[0]) / tracker.target_size
-    seen = tracker.confidence.signals(tracker.found)
-    x = [*np.clip(moved, -2, 2), math.log(tracker.size / last[1]), *seen,
-         tracker.confidence.of(tracker.found), float(tracker.lost), math.log1p(lost) / 3]
-    return np.array(x, np.float32), pose(tracker), lost
+    middle, size = pose(tracker)
+    moved = np.clip((middle - last[0]) / size, -2, 2)
+    x = [*moved, math.log(size / last[1]), *tracker.observed(), float(tracker.lost), math.log1p(lost) / 3]
+    return np.array(x, np.float32), (middle, size), lost
 
 
 # ------------------------------------------------------------------------------- roll-outs
@@ -171,10 +184,12 @@ def passes(data):
     from tracker.training import check_data
     from tracker.sequences import find_sequences
     folders, found = check_data(data), {}
-    if folders["train"]:
-        for _, sequence, _, sight in cases(find_sequences(folders["train"])):
-            if sequence.present[0]:             # the one with blockers comes last, and stays
-                found[sequence.name] = (
+    forwards = find_sequences(folders["train"]) if folders["train"] else []
+    for way, sequences in (("", forwards), ("back-", [s.backwards() for s in forwards])):
+        for kind, sequence, _, sight in cases(sequences, BLOCKED):
+            number = sum(name.startswith(f"{way}{kind}-{sequence.name}") for name in found)
+            if sequence.present[0]:
+                found[f"{way}{kind}-{sequence.name}-{number}"] = (
                     lambda s=sequence, sight=sight: (s.frames, s.boxes, sight))
     photos = []
 
@@ -265,30 +280,39 @@ def reaches(network, roll):
     return far[known].max(1)
 
 
-def train_command(data, output, steps=800, seed=0, resume=False, json=None):
-    """`python -m tracker train motion`: roll the tracker out, which takes minutes, then train, which
-    takes less; writes motion.safetensors and its card motion.json into the folder `output`. What
-    else a card says that is there already (results, weaknesses) stays, to be measured anew.
+def without_motion(tracker):
+    """That of TRACKERS which predicts nothing yet. ValueError for another one."""
+    if tracker == "correlation":
+        from tracker.correlation import CorrelationTracker
+        return CorrelationTracker.load(motion=None)
+    if tracker == "recurrent":
+        from tracker.recurrent import RecurrentTracker
+        return RecurrentTracker.load(motion=None)
+    raise ValueError(f"a motion network is trained for {' or '.join(TRACKERS)}, not {tracker!r}")
 
-    Each roll-out is kept in output/rollouts; with resume those that are there are not made again,
-    and the weights are the same to the bit as without an interruption."""
-    from tracker.correlation import CorrelationTracker
+
+def train_command(data, output, tracker="correlation", steps=800, seed=0, resume=False, json=None):
+    """`python -m tracker train motion`: roll that of TRACKERS out, which takes minutes, then train,
+    which takes less; writes TRACKER_motion.safetensors and its card TRACKER_motion.json into the
+    folder `output`. What else a card says that is there already (results, weaknesses) stays, to be
+    measured anew.
+
+    Each roll-out is kept in output/TRACKER_rollouts; with resume those that are there are not made
+    again, and the weights are the same to the bit as without an interruption."""
     from tracker.correlation_training import sources
-    from tracker.features import FeatureNetwork
-    work, folder, begun = passes(data), Path(output) / "rollouts", time.monotonic()
+    follower = without_motion(tracker)
+    work, folder, begun = passes(data), Path(output) / f"{tracker}_rollouts", time.monotonic()
     if folder.exists() and not resume:
         raise FileExistsError(f"{folder} is there already: go on from it with --resume, or give "
                               "another --output")
-    tracker, rolls = None, []
+    rolls = []
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
         task = bar.add_task("", total=len(work))
         for name, make in work.items():
             path = folder / f"{name}.safetensors"
             bar.update(task, description=f"roll-out over {name}")
             if not path.exists():
-                tracker = tracker or CorrelationTracker(FeatureNetwork.load(), gate=True,
-                                                        redetect=True)
-                save_arrays(path, roll_out(tracker, *make()))
+                save_arrays(path, roll_out(follower, *make()))
             rolls.append(load_arrays(path)[0])
             bar.update(task, advance=1)
         task, curve = bar.add_task("training", total=steps), []
@@ -299,16 +323,17 @@ def train_command(data, output, steps=800, seed=0, resume=False, json=None):
 
         network = fit(rolls, seed, steps, report)
     frames = sum(len(roll["x"]) for roll in rolls)
-    path = Path(output) / "motion.safetensors"
+    path = Path(output) / weights_of(tracker).name
     save_arrays(path, network.named_weights(), step=steps, seed=seed)
-    card = Path(output) / "motion.json"
+    card = path.with_suffix(".json")
     kept = json_format.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
     found = sources(data)
     measured = {
         "about": "Weights of tracker.motion.MotionNetwork, trained from random numbers by minideep "
-                 "alone on what the correlation tracker did.",
+                 f"alone on what the {tracker} tracker did.",
         "weights": network.count_params(), "steps": steps, "seed": seed,
-        "command": f"python -m tracker train motion DATA --steps {steps} --seed {seed}",
+        "command": f"python -m tracker train motion DATA --tracker {tracker} --steps {steps} "
+                   f"--seed {seed}",
         "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES,
                  "photos": found["photos"], "sequences": found["sequences"]},
         "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}

@@ -6,15 +6,17 @@
     tracker.add(frame, box); tracker.remove(ids[0])
 
 Each target has its own filter, but features are the same for all: in every frame the crops of all
-targets go through the network as one batch, and with them what targets want to learn from the frame
-before. A target's result is that of a CorrelationTracker of its own.
+targets go through the network as one batch, and with them what lost targets are searched by and what
+targets want to learn from the frame before. A target's result is that of a CorrelationTracker of its
+own.
 
     MultiTracker.load(detect=detector)      # any function: frame -> boxes (D, 4), scores (D,)
 
 With a detector targets come and go by themselves. What it detects is part of the same batch; each
 detection belongs to one target at most (tracker.association), corrects its box, or becomes a target
 of its own after a few frames. A target that is neither detected nor surely seen is lost, until it is
-detected again; it is removed when that takes long, and no number is used twice.
+detected again near where its LSTM (tracker.motion) expects it; it is removed when that takes long,
+and no number is used twice.
 """
 from __future__ import annotations
 
@@ -25,12 +27,11 @@ import numpy as np
 from tracker import State
 from tracker.association import BIRTH, LEAST, Candidates, assign, similarity
 from tracker.boxes import as_tuple, centre, check_box, check_frame, check_started, iou
-from tracker.correlation import CELLS, MARGIN, CorrelationTracker, cut
+from tracker.correlation import CELLS, MARGIN, CorrelationTracker, Look, cut
 from tracker.threads import blas_on_one_thread
 
 NEAR = CELLS // 8       # cells around a detection's middle in which a target's filter may answer
 CORRECT = .5            # by how much of the difference a detection corrects a box
-FOLLOW = .3             # at which rate a target's velocity follows its steps
 SURE, UNSEEN = .5, 4    # the confidence needed after so many frames without a detection; before, less
 ABSENT = 20             # frames without a detection, after which no confidence helps; at most as many
                         # as the target was detected before
@@ -39,13 +40,30 @@ LOST_FOR = 40           # frames, after which a lost target is removed
 
 
 class Target(CorrelationTracker):
-    """One of many. What it learns from waits for the next frame's pass of the network."""
+    """One of many. What it learns from waits for the next frame's pass of the network.
+
+    waits: while it is lost, a detector has to find it again; it does not search by itself."""
+
+    def __init__(self, network=None, waits=False, **options):
+        super().__init__(network, **options)
+        self.waits = waits
 
     def init(self, frame, box):
         super().init(frame, box)
         self.waiting = None             # crops (1 or 0, CROP, CROP, 3) to learn from
-        self.velocity, self.lost_for = np.zeros(2), 0
+        self.lost_for = 0
         self.unseen, self.seen = 0, ABSENT      # frames without a detection at last; with one, in all
+
+    def next_looks(self, frame):
+        if self.waits and self.lost:
+            return [Look(self.centre + self.motion, self.size)]
+        return super().next_looks(frame)
+
+    def decide(self, frame, found):
+        if not (self.waits and self.lost):
+            return super().decide(frame, found)
+        self.age, self.found = self.age + 1, found[0]       # for the LSTM: what is seen there now
+        return State(as_tuple(self.box), 0., True, *self.predict(frame))
 
     def learn(self, frame):
         if self.unseen < 2:
@@ -64,14 +82,15 @@ class Target(CorrelationTracker):
         size = (box[2:].prod() / self.first.prod()) ** .5
         self.centre = self.centre + trust * (centre(box) - self.centre)
         self.size *= (size / self.size) ** trust
-        self.lost, self.doubts = False, 0
+        self.lost, self.doubts, self.motion = False, 0, np.zeros(2)
         self.unseen, self.seen = 0, self.seen + 1
 
     def expected(self):
-        """Where it should be: its box, moved on while it is lost; how far off that may be."""
+        """Where it should be: its box, while it is lost around where it was looked for, as predicted;
+        and how far off that may be."""
         box = self.box
         if self.lost:
-            box[:2] += self.velocity * min(self.lost_for, 10)
+            box[:2] += self.found.centre - self.centre
         return box, self.target_size * (.5 + .1 * min(self.unseen, LOST_FOR))
 
 
@@ -82,7 +101,7 @@ class MultiTracker:
     targets: {number: Target}, in the order of their numbers."""
 
     def __init__(self, network=None, detect=None, **options):
-        self._make = lambda: Target(network, **options)
+        self._make = lambda: Target(network, detect is not None, **options)
         self.eyes = self._make()        # never started: it describes crops for all
         self.detect, self.targets = detect, None
 
@@ -128,28 +147,23 @@ class MultiTracker:
         check_started(self.targets)
         check_frame(frame, self.frame_size)
         detected = np.empty((0, 4)) if self.detect is None else _checked(self.detect(frame))
-        waits = self.detect is not None         # a lost target waits to be detected again
-        active = {n: t for n, t in self.targets.items() if not (waits and t.lost)}
-        targets = list(active.values())
-        looks = [target.next_look() for target in targets]
-        squares = [target.squares(*look) for target, look in zip(targets, looks)]
+        targets = list(self.targets.values())
+        looks = [target.next_looks(frame) for target in targets]
+        squares = [np.concatenate([target.squares(look) for look in mine])
+                   for target, mine in zip(targets, looks)]
         sides = MARGIN * np.sqrt(detected[:, 2:].prod(1, keepdims=True))                # (D, 1)
         squares.append(np.hstack([centre(detected) - sides / 2, sides, sides]))
         crops = np.split(cut(frame, np.concatenate(squares)),
                          np.cumsum([len(s) for s in squares])[:-1])
         lessons = [crops[-1][:0] if target.waiting is None else target.waiting for target in targets]
         features = self._describe(lessons + crops)
-        states = {n: State(as_tuple(t.box), 0., True, as_tuple(t.expected()[0]))
-                  for n, t in self.targets.items()}             # of those that wait; others follow
-        for i, (number, target) in enumerate(active.items()):
-            before = target.centre
+        states = {}
+        for i, (number, target) in enumerate(self.targets.items()):
             if target.waiting is not None:
                 target.study(lessons[i], features[i])
                 target.waiting = None
-            found = target.judge(crops[i], features[len(targets) + i], *looks[i])
+            found = target.judge(crops[i], features[len(targets) + i], looks[i])
             states[number] = target.decide(frame, found)
-            if not target.lost:
-                target.velocity = target.velocity + FOLLOW * (target.centre - before - target.velocity)
         if self.detect is not None:
             states = self._associate(frame, states, detected, features[-1])
         return list(states.items())
@@ -175,11 +189,11 @@ class MultiTracker:
                 target, state = targets[numbers[i]], states[numbers[i]]
                 target.settle(detected[j])
                 free[j] = False
-                states[numbers[i]] = replace(state, box=as_tuple(target.box), lost=False)
+                states[numbers[i]] = _moved(state, target.box, lost=False)
         for number, target in list(targets.items()):
             if not target.lost and target.unseen and self._doubtful(target, states[number]):
                 target.lose(frame)
-                states[number] = replace(states[number], box=as_tuple(target.box), lost=True)
+                states[number] = _moved(states[number], target.box, lost=True)
             target.lost_for = target.lost_for + 1 if target.lost else 0
             if target.lost_for > LOST_FOR:
                 self.remove(number)
@@ -198,6 +212,14 @@ class MultiTracker:
         hidden = (iou(target.box, others) > HIDDEN).any()
         needed = SURE * min(target.unseen / UNSEEN, 1)
         return hidden or state.confidence < needed or target.unseen > min(ABSENT, target.seen)
+
+
+def _moved(state, box, lost):
+    """The State with another box (4,), and what is predicted moved with it."""
+    predicted = state.predicted
+    if predicted is not None:
+        predicted = as_tuple(np.array(predicted) + box - state.box)
+    return replace(state, box=as_tuple(box), lost=lost, predicted=predicted)
 
 
 def _checked(detections):

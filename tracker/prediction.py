@@ -21,6 +21,7 @@ from tracker import DEFAULT, load
 from tracker.boxes import centre, iou
 from tracker.evaluate import bar, found_sequences, say
 from tracker.files import write_json
+from tracker.motion import TRACKERS
 from tracker.occlusions import cases
 
 GUESSES = ("predicted", "no motion", "constant velocity")
@@ -39,8 +40,8 @@ def follow(tracker, sequence, name="this tracker"):
         elif i > start:
             state = tracker.update(frame)
             if state.predicted is None:
-                raise ValueError(f"{name} predicts nothing: its State.predicted is None; correlation "
-                                 "predicts, with the weights of its motion network")
+                raise ValueError(f"{name} predicts nothing: its State.predicted is None; {' and '.join(TRACKERS)} "
+                                 "predict, by networks of their own (python -m tracker train motion)")
             boxes[i] = state.box
             if i + 1 < n:
                 predicted[i + 1], reach[i + 1] = state.predicted, state.reach

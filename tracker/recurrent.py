@@ -22,7 +22,8 @@ from minideep.device import current_device
 from minideep.initializers import RandomNormal
 from minideep.serialization import assign, load_arrays
 from tracker import State
-from tracker.boxes import as_tuple, check_box, check_frame, check_started
+from tracker.boxes import as_tuple, centre, check_box, check_frame, check_started
+from tracker.motion import Motion, MotionNetwork
 from tracker.threads import blas_on_one_thread
 
 CROP = 64                       # pixels of a crop's side
@@ -199,6 +200,15 @@ def expected(places):
     return chance.sum(2) @ shifts, chance.sum(1) @ np.log(SCALES)
 
 
+def spread(places):
+    """The standard deviations (3,) of `places` (1, PLACES², len(SCALES)), as expected() has their
+    means: of the shift across and down, and of the logarithm of the size."""
+    chance = np.exp(np.asarray(places[0], np.float64))
+    values = HYPOTHESES[:, 1, :2] + .5, np.log(SCALES)[:, None]
+    parts = chance.sum(1) / chance.sum(), chance.sum(0) / chance.sum()
+    return np.sqrt(np.concatenate([part @ v ** 2 - (part @ v) ** 2 for part, v in zip(parts, values)]))
+
+
 def to_boxes(corners, regions):
     """The network's corners (N, 4) as boxes in the frames that the regions (N, 4) were cut from."""
     corners = np.asarray(corners, np.float64) / 10
@@ -223,25 +233,32 @@ class RecurrentTracker:
     of the way (TRUST) from the one to the other. Its size follows slowly, by the part EASE of each
     change, and rests while the network doubts that it sees the target. The memory starts afresh
     every RESET frames, from what it was after the first one (Gordon et al., Re3, 2018). All is
-    computed on minideep's current device."""
+    computed on minideep's current device.
+
+    motion: a tracker.motion.MotionNetwork, for State.predicted, or None. While the target is lost it
+    is looked for where it is predicted."""
 
     TRUST, EASE, RESET = .5, .15, 32
     DOUBT = .5                  # of confidence: the size rests below it
     LOST, FOUND = .3, .5        # of confidence: lost below the one until above the other
 
-    def __init__(self, network):
+    def __init__(self, network, *, motion=None):
         self.network = network
         self.device = current_device()
         network.to(self.device)
+        self.foresight = None if motion is None else Motion(motion)
         self.box = None
 
     @classmethod
-    def load(cls, path=None):
-        """A tracker with the weights in a safetensors file; None: those that come with it."""
+    def load(cls, path=None, **options):
+        """A tracker with the weights in a safetensors file; None: those that come with it.
+        options: of the constructor, to have it otherwise."""
         network = Network().build_now()
         path = WEIGHTS if path is None else Path(path)
         assign(network.named_weights(), load_arrays(path)[0], str(path))
-        return cls(network)
+        if "motion" not in options:
+            options["motion"] = MotionNetwork.load("recurrent")
+        return cls(network, **options)
 
     @blas_on_one_thread
     def init(self, frame, box):
@@ -249,32 +266,51 @@ class RecurrentTracker:
         check_frame(frame)
         self.box = self.first_box = check_box(box, frame)
         self.age, self.lost, self.frame_size = 0, False, frame.shape[:2]
+        self.motion = np.zeros(2)           # from the box to where the next update looks, in pixels
         with no_grad():
             self.template = self.network.template([self._look(frame, region) for region in
                                                    template_regions(self.box)])
             self.state = self.network.start(1)
             self.last = self._look(frame, around(self.box))
+        if self.foresight is not None:
+            self.foresight.start(self)
 
     @blas_on_one_thread
     def update(self, frame):
         """The target's State in the next frame. RuntimeError before init()."""
         check_started(self.box)
         check_frame(frame, self.frame_size)
+        self.box = np.concatenate([self.box[:2] + self.motion, self.box[2:]])
         region = around(self.box)
         with no_grad():
             crops = self.template, self.last, self._look(frame, region)
             corners, presence, places, self.state = self.network(crops, self.state)
-            confidence = float(ops.sigmoid(presence).numpy()[0])
+            self.confidence = float(ops.sigmoid(presence).numpy()[0])
             corrected = to_boxes(corners.numpy(), region[None])[0]
-            self.box = self._settle(*expected(places.numpy()), corrected, confidence, frame)
+            self.places = places.numpy()
+            self.box = self._settle(*expected(self.places), corrected, self.confidence, frame)
             self.last = self._look(frame, around(self.box))     # what comes next is compared to it
-        self.lost = confidence < (self.FOUND if self.lost else self.LOST)
+        self.lost = self.confidence < (self.FOUND if self.lost else self.LOST)
         self.age += 1
         if self.age == 1:
             self.first_state = self.state
         elif self.age % self.RESET == 0:
             self.state = self.first_state
-        return State(as_tuple(self.box), confidence, self.lost)
+        return State(as_tuple(self.box), self.confidence, self.lost, *self._predict(frame))
+
+    def _predict(self, frame):
+        """State.predicted and State.reach; moves the next search while the target is lost."""
+        if self.foresight is None:
+            return None, None
+        guess = self.foresight.step(self)
+        predicted = guess.box(self.box, frame)
+        self.motion = centre(predicted) - centre(self.box) if self.lost else np.zeros(2)
+        return as_tuple(predicted), tuple(guess.reach.tolist())
+
+    def observed(self):
+        """What the motion network is told of the last search: how far `places` spread across, down
+        and in size, their largest probability, and the confidence."""
+        return *spread(self.places), float(np.exp(self.places.max())), self.confidence
 
     def _look(self, frame, region):
         return look(frame, region, self.device)

@@ -303,7 +303,7 @@ def test_too_few_frames_to_judge(images):
 def test_a_tracker_that_predicts_nothing(images):
     (images / "groundtruth.txt").write_text("10,20,10,8\n" * 4)
     line = refuse("predict", images, "--tracker", "first")
-    assert "the tracker first predicts nothing: " in line and "correlation predicts" in line
+    assert "the tracker first predicts nothing: " in line and "correlation and recurrent predict" in line
 
 
 def test_train_says_what_data_it_wants(tmp_path):

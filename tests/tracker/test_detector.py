@@ -10,7 +10,7 @@ import pytest
 from tracker import confidence, detector
 from tracker.boxes import iou
 from tracker.confidence import BIAS, WEIGHTS, Confidence
-from tracker.correlation import ANEW, CorrelationTracker
+from tracker.correlation import ANEW, CorrelationTracker, Look
 from tracker.detector import LOOKS, alike_places
 
 cv2 = pytest.importorskip("cv2")
@@ -107,18 +107,32 @@ def test_a_target_that_is_found_again_has_the_size_at_which_it_was_found(growth)
     tracker, _ = lost_tracker()
     w, h = round(48 * growth), round(40 * growth)
     frame, size = with_target(60, 70, cv2.resize(PIECE, (w, h))), tracker.size
-    tracker.move(frame, tracker.search(frame, (60 + w / 2, 70 + h / 2), size, (1., growth)))
+    tracker.move(frame, tracker.search(frame, [Look((60 + w / 2, 70 + h / 2), size,
+                                                            (1., growth))])[0])
     assert tracker.size == pytest.approx(size * growth)
 
 
 def test_every_frame_is_bounded():
     tracker, _ = lost_tracker()
-    looks, search = [], tracker.search
-    tracker.search = lambda *a: (looks.append(1), search(*a))[1]
+    passes, describe = [], tracker.describe
+    tracker.describe = lambda crops: (passes.append(len(crops)), describe(crops))[1]
     for _ in range(5):
-        looks.clear()
         tracker.update(BACKGROUND)
-        assert len(looks) <= 1 + LOOKS + 1
+    assert len(passes) == 5 and max(passes) <= 2 + LOOKS + 1    # one pass a frame, of a few crops
+
+
+def test_what_answers_beside_the_middle_is_looked_at_again_there():
+    tracker, _ = lost_tracker()
+    frame = with_target(290, 200)
+    off = tracker.search(frame, [Look(tracker.centre, 1.), Look((340, 235), 1.)])
+    best, doubtful = tracker.detector.choose(tracker, off)
+    assert best is off[1]
+    place, size = tracker.detector.places(tracker, frame)[0]
+    np.testing.assert_allclose(place, (290 + 24, 200 + 20), atol=4)
+    assert size == pytest.approx(1, abs=.05)
+    middle = tracker.search(frame, [Look(tracker.centre, 1.), Look(place, size)])
+    assert tracker.detector.choose(tracker, middle)[1] > doubtful
+    assert len(tracker.detector.places(tracker, frame)) == LOOKS    # this one is in the middle
 
 
 def test_the_grid_comes_to_all_of_the_frame():

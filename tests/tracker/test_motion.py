@@ -85,15 +85,17 @@ def test_the_same_seed_gives_the_same_weights():
 def test_the_file(tmp_path):
     network = fit(rolls(5), steps=2)
     save_arrays(tmp_path / "m.safetensors", network.named_weights())
-    again = MotionNetwork.load(tmp_path / "m.safetensors")
+    again = MotionNetwork.load("correlation", tmp_path / "m.safetensors")
     assert float(again.reach.numpy()) == float(network.reach.numpy()) > 0
     with pytest.raises(FileNotFoundError):
-        MotionNetwork.load(tmp_path / "none.safetensors")
+        MotionNetwork.load("correlation", tmp_path / "none.safetensors")
 
 
-def test_the_card_of_the_weights_that_come_with_it():
-    card = json.loads(motion.WEIGHTS.with_suffix(".json").read_text())
+@pytest.mark.parametrize("tracker", motion.TRACKERS)
+def test_the_card_of_the_weights_that_come_with_it(tracker):
+    card = json.loads(motion.weights_of(tracker).with_suffix(".json").read_text())
     assert {"command", "data", "tracker", "results", "weaknesses"} <= set(card)
+    assert f"--tracker {tracker} --steps {card['steps']} --seed {card['seed']}" in card["command"]
     assert sum(s["sequences"] for s in card["data"]["sequences"].values()) == 33
     assert all(s["licence"] for s in card["data"]["sequences"].values())
 
@@ -128,14 +130,32 @@ def test_roll_out_says_where_the_target_went():
     np.testing.assert_array_equal(roll["there"], [1, 1, np.nan, 1, 0, 0, 1])
 
 
+def test_a_sequence_is_rolled_out_both_ways_as_it_is_and_with_blockers(tmp_path):
+    folder = tmp_path / "train" / "moving"
+    (folder / "img").mkdir(parents=True)
+    frames = list(frames_of(80, 2))
+    for t, frame in enumerate(frames):
+        cv2.imwrite(str(folder / "img" / f"{t:04d}.png"), frame)
+    (folder / "groundtruth_rect.txt").write_text("".join(f"{40 + 2 * t},100,48,40\n" for t in range(80)))
+    made = motion.passes(tmp_path)
+    real = [name for name in made if not name.startswith("scene")]
+    assert sorted(real) == ["back-blocked-moving-0", "back-blocked-moving-1", "back-real-moving-0",
+                            "blocked-moving-0", "blocked-moving-1", "real-moving-0"]
+    assert len(made) - len(real) == motion.SCENES
+    shown, boxes, sight = made["back-real-moving-0"]()
+    np.testing.assert_array_equal(next(iter(shown)), frames[-1])
+    assert boxes[0, 0] == 40 + 2 * 79 and (sight == 1).all()
+    assert all((made[name]()[2] < .1).any() for name in real if "blocked" in name)
+
+
 def test_the_command_measures_its_card_anew_and_keeps_the_rest(tmp_path, monkeypatch):
     boxes = np.array([[40 + 4 * t, 100, 48, 40] for t in range(60)], float)
     monkeypatch.setattr(motion, "passes", lambda data: {"a": lambda: (frames_of(60), boxes, np.ones(60))})
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "SOURCE.txt").write_text("dataset: A\nrepository licence: MIT\n")
-    (tmp_path / "motion.json").write_text('{"weaknesses": ["many"], "steps": 7}')
+    (tmp_path / "correlation_motion.json").write_text('{"weaknesses": ["many"], "steps": 7}')
     motion.train_command(tmp_path, tmp_path, steps=50)
-    card = json.loads((tmp_path / "motion.json").read_text())
+    card = json.loads((tmp_path / "correlation_motion.json").read_text())
     assert card["weaknesses"] == ["many"] and card["steps"] == 50 and card["data"]["frames"] == 59
     assert card["data"]["sequences"] == {"A": {"sequences": 1, "licence": "MIT"}}
 
@@ -146,6 +166,13 @@ class Foretold(MotionNetwork):
     def call(self, x, state=None):
         n = x[..., 0] * 0
         return x[..., :2], x[..., :2] * 0 + math.log(.1), n, n + 9, [n]
+
+
+def test_a_guess_is_a_box_whose_centre_stays_in_the_frame():
+    guess = motion.Guess(np.array([10., -60.]), np.array([3., 4.]), 1.1, .9)
+    frame = np.zeros((100, 200, 3), np.uint8)
+    np.testing.assert_allclose(guess.box(np.array([40., 20, 20, 30]), frame),
+                               [60 - 11, 0 - 16.5, 22, 33])     # its centre: 50, 35
 
 
 def test_the_tracker_tells_what_is_predicted():
@@ -180,6 +207,11 @@ def test_motion_gate():
     tracker.believed = .01
     tracker.update(frames[2])
     assert len(calls) == 1
+
+
+def test_only_some_trackers_have_a_motion_network():
+    with pytest.raises(ValueError, match="for correlation or recurrent, not 'CSRT'"):
+        motion.train_command("nowhere", "nowhere", "CSRT")
 
 
 def test_prediction_errors_by_hand():

@@ -7,6 +7,7 @@ from tracker import State
 from tracker.association import BIRTH, Candidates, assign, similarity
 from tracker.boxes import iou
 from tracker.correlation import CorrelationTracker
+from tracker.detector import LOOKS
 from tracker.features import FeatureNetwork
 from tracker.mot_metrics import mot_scores
 from tracker.multi import LOST_FOR, MultiTracker
@@ -136,7 +137,7 @@ def _number_on(track, box):
 
 def test_what_is_detected_no_more_is_removed(scene):
     there = scene.boxes[0, :1], [.9]
-    tracker = MultiTracker(detect=lambda frame: there if frame is scene_0 else ([], []))
+    tracker = MultiTracker.load(detect=lambda frame: there if frame is scene_0 else ([], []))
     scene_0 = scene[0]
     tracker.init(scene_0)
     for _ in range(4):
@@ -147,6 +148,44 @@ def test_what_is_detected_no_more_is_removed(scene):
     assert said[8][0][1].lost and said[-1] == []
     for states in said[1:]:                     # where it should be by now, while it is not seen
         assert all(state.predicted is not None for _, state in states)
+
+
+def test_a_lost_target_is_expected_where_its_lstm_says(scene):
+    """And what is detected there is this target again, with what it predicts moved to there."""
+    there = scene.boxes[0, :1]
+    seen = [there]
+    tracker = MultiTracker.load(detect=lambda frame: (seen[0], np.ones(len(seen[0]))))
+    tracker.init(scene[0], there)
+    for _ in range(3):
+        tracker.update(scene[0])
+    seen[0] = np.empty((0, 4))
+    empty = np.full_like(scene[0], 90)
+    while not (state := tracker.update(empty)[0][1]).lost:
+        pass
+    target = tracker.targets[1]
+    target.motion = np.array([200., 0.])        # as if the LSTM had said so
+    box = np.add(state.box, (200, 0, 0, 0))
+    target.likeness = lambda features: np.ones(len(features))
+    target.next_looks, looked = (lambda frame, looks=target.next_looks:
+                                 (looked.append(looks(frame)), looked[-1])[1]), []
+    seen[0] = box[None] + [4, 0, 0, 0]
+    (number, state), = tracker.update(empty)
+    np.testing.assert_allclose(looked[0][0].centre, box[:2] + box[2:] / 2)      # its only look
+    assert number == 1 and not state.lost and len(looked[0]) == 1
+    np.testing.assert_allclose(state.box, seen[0][0], atol=1)
+    assert iou(np.array(state.predicted), seen[0][0]) > .3 and not target.motion.any()
+
+
+def test_lost_targets_are_searched_for_in_the_same_pass(scene):
+    tracker = MultiTracker.load()
+    tracker.init(scene[0], scene.boxes[0])
+    passes, describe = [], tracker.eyes.describe
+    tracker.eyes.describe = lambda crops: (passes.append(len(crops)), describe(crops))[1]
+    for target in tracker.targets.values():
+        target.describe = None      # none of its own
+        target.lose(scene[0])
+    tracker.update(scene[1])
+    assert passes == [3 * (2 + LOOKS)]          # where it should be, at two sizes, and elsewhere
 
 
 @pytest.mark.parametrize("answer", [None, [1, 2, 3], ([[1, 2, 3, 4]], []), ([[1, 2, 0, 4]], [1.]),

@@ -187,6 +187,58 @@ def test_follows_a_growing_target(trained):
     assert state.box[2] > 1.25 * boxes[0][2]
 
 
+def test_spread_is_the_deviation_of_places():
+    rng = np.random.default_rng(0)
+    places = np.log(rng.dirichlet(np.full(3 * recurrent.PLACES ** 2, .01)).reshape(1, -1, 3) + 1e-9)
+    chance = np.exp(places[0])
+    drawn = rng.choice(chance.size, 200_000, p=chance.ravel() / chance.sum())
+    across = recurrent.HYPOTHESES[drawn // 3, 1, 0] + .5
+    down = recurrent.HYPOTHESES[drawn // 3, 1, 1] + .5
+    size = np.log(recurrent.SCALES)[drawn % 3]
+    np.testing.assert_allclose(recurrent.spread(places), [across.std(), down.std(), size.std()],
+                               rtol=.01)
+
+
+def test_it_says_where_the_target_will_be(trained):
+    frames, boxes = scene(20, step=(4., 0.))
+    trained.init(frames[0], boxes[0])
+    states = [trained.update(frame) for frame in frames[1:]]
+    ahead = [s.predicted[0] + s.predicted[2] / 2 - s.box[0] - s.box[2] / 2 for s in states[5:]]
+    assert 2 < np.mean(ahead) < 6
+    assert all(0 < r < 40 for s in states for r in s.reach)
+
+
+def test_a_lost_target_is_looked_for_where_it_is_predicted(trained):
+    frames, boxes = scene(6)
+    trained.init(frames[0], boxes[0])
+    looked, look = [], trained._look
+    trained._look = lambda frame, region: (looked.append(region), look(frame, region))[1]
+    gray = np.full_like(frames[0], 90)
+    try:
+        for lost in (False, True):
+            trained.LOST = trained.FOUND = 2. * lost            # always found, then always lost
+            before = trained.update(gray)
+            looked.clear()
+            trained.update(gray)
+            box = np.array(before.box)
+            if lost:                                    # its size, around the predicted centre
+                x, y, w, h = before.predicted
+                box[:2] = np.array([x + w / 2, y + h / 2]) - box[2:] / 2
+                assert np.abs(box - before.box).max() > .01
+            assert before.lost == lost
+            np.testing.assert_allclose(looked[0], around(box))
+    finally:
+        del trained._look, trained.LOST, trained.FOUND
+
+
+def test_without_a_motion_network_nothing_is_predicted(trained):
+    tracker = RecurrentTracker(trained.network)
+    frames, boxes = scene(2)
+    tracker.init(frames[0], boxes[0])
+    state = tracker.update(frames[1])
+    assert state.predicted is None and state.reach is None
+
+
 def test_resolution_does_not_matter(trained):
     """The same scene three times as large gives the boxes three times as large, nearly."""
     frames, boxes = scene(12)

@@ -122,6 +122,11 @@ def test_a_video_with_notes_on_some_frames(tmp_path):
     assert real_events(sequence) == []
     assert sequence.head(3).noted.tolist() == [True, False, False]
     assert sequence.every(5).noted.all() and sequence.every(2, 1).noted.tolist() == [False, False, True]
+    back = sequence.backwards()
+    assert [round(frame.mean() / 30) for frame in back.frames] == [5, 4, 3, 2, 1, 0]
+    np.testing.assert_array_equal(back.boxes[[0, 5]], sequence.boxes[[5, 0]])
+    assert back.noted.tolist() == sequence.noted[::-1].tolist()
+    assert back.frames.fingerprint() != sequence.every(1).frames.fingerprint()
     with pytest.raises(ValueError, match="noted is of 2 frames, but there are 6 boxes"):
         replace(sequence, noted=np.ones(2, bool))
     assert [len(s.frames) for s in load_sequences(tmp_path)] == [2]     # trainings take these alone

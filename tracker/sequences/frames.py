@@ -67,9 +67,16 @@ class Sequence:
 
     def every(self, step, start=0):
         """Every step-th frame of it, from number `start` on."""
-        return replace(self, frames=_Every(self.frames, step, start), boxes=self.boxes[start::step],
-                       noted=self.noted[start::step],
-                       attributes={name: tag[start::step] for name, tag in self.attributes.items()})
+        return self._only(range(start, len(self), step))
+
+    def backwards(self):
+        """Its frames from the last to the first (slow for a video file)."""
+        return self._only(range(len(self) - 1, -1, -1))
+
+    def _only(self, numbers):
+        return replace(self, frames=_Some(self.frames, numbers), boxes=self.boxes[numbers],
+                       noted=self.noted[numbers],
+                       attributes={name: tag[numbers] for name, tag in self.attributes.items()})
 
 
 class ImageFrames:
@@ -153,11 +160,11 @@ class _Head:
         return f"{self.n} of {self.frames.fingerprint()}"
 
 
-class _Every:
-    """Every step-th of some frames, from number `start` on."""
+class _Some:
+    """Of some frames those of a range of numbers."""
 
-    def __init__(self, frames, step, start):
-        self.frames, self.numbers = frames, range(start, len(frames), step)
+    def __init__(self, frames, numbers):
+        self.frames, self.numbers = frames, numbers
 
     def __len__(self):
         return len(self.numbers)
@@ -166,12 +173,12 @@ class _Every:
         return self.frames[self.numbers[index]]
 
     def __iter__(self):
-        if isinstance(self.frames, ImageFrames):        # of these only the wanted ones are read
+        if isinstance(self.frames, ImageFrames) or self.numbers.step < 0:   # read only what is wanted
             return (self[i] for i in range(len(self)))
-        return islice(iter(self.frames), self.numbers.start, None, self.numbers.step)
+        return islice(iter(self.frames), self.numbers.start, self.numbers.stop, self.numbers.step)
 
     def fingerprint(self):
-        return f"every {self.numbers.step} from {self.numbers.start} of {self.frames.fingerprint()}"
+        return f"{self.numbers} of {self.frames.fingerprint()}"
 
 
 def pick(frames, numbers):

@@ -346,7 +346,7 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=No
     grad_outputs: a tensor (a list of them for a list); ones where the output is a scalar.
     create_graph=True records the way back, so that the result can be differentiated again. Returns
     a tensor where `inputs` is one, else a list. An input that the outputs do not depend on is an
-    error, or None with allow_unused=True.
+    error, or None with allow_unused=True. Gradients may share their numbers with each other.
     """
     if isinstance(outputs, Tensor):
         outputs, grad_outputs = [outputs], None if grad_outputs is None else [grad_outputs]
@@ -371,13 +371,21 @@ def grad(outputs, inputs, grad_outputs=None, create_graph=False, retain_graph=No
 
 
 def _call_hooks(edge, g):
-    for hook in list((edge.hooks or {}).values()):
+    if not edge.hooks:
+        return g
+    g = _own(g)  # what a hook sees it may keep or change
+    for hook in list(edge.hooks.values()):
         changed = hook(g)
         if changed is not None and (type(changed) is not Tensor or changed.shape != g.shape):
             raise TypeError("a hook returns None or a tensor of the gradient's shape, "
                             f"{g.shape}; got {changed!r}")
         g = g if changed is None else changed
-    return g
+    return _own(g)
+
+
+def _own(g):
+    """The gradient with numbers that nothing else has, where it is not part of a graph itself."""
+    return g if g.node is not None else Tensor(g.data.copy())
 
 
 from minideep.tensor import Tensor, _plain  # noqa: E402  (tensors and ops are made of each other)

@@ -45,29 +45,31 @@ def fingerprint(array, full=False):
         return repr(array)
     if array.nbytes <= COPIED:
         return array.tobytes()
+    array = array.T if array.flags.f_contiguous else array
     if array.size > 65536 and not full:
-        array = array.T if array.flags.f_contiguous else array
-        flat = array.reshape(-1) if array.flags.c_contiguous else array
-        array = flat[tuple(slice(None, None, _step(n, flat.ndim)) for n in flat.shape)]
+        step = _step(array.size)
+        if array.flags.c_contiguous:
+            array = array.reshape(-1)[::step]
+        else:
+            array = array[np.unravel_index(np.arange(0, array.size, step), array.shape)]
     if array.nbytes <= COPIED:
         return array.tobytes()
-    # Eight bytes at a time, in lines of 251: the sums of the lines and those across them. Every change
-    # of one number changes both; to hide, several have to make up for each other in all of them.
-    bits = np.ascontiguousarray(array.T if array.flags.f_contiguous else array).reshape(-1).view(np.uint8)
-    words = bits[:bits.size // 8 * 8].view(np.uint64)
-    whole = words.size // 251 * 251
-    lines = words[:whole].reshape(-1, 251)
-    return (np.add.reduce(lines, axis=0).tobytes(), np.add.reduce(lines, axis=1).tobytes(),
-            bits[whole * 8:].tobytes())
+    # Eight bytes at a time, the sums down the columns of two tables, of 251 and 241 columns. Every
+    # change of one number changes both; to hide, several have to make up for each other in both.
+    bits = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    words, sums = bits[:bits.size // 8 * 8].view(np.uint64), []
+    for width in (251, 241):
+        whole = words.size // width * width
+        sums += [np.add.reduce(words[:whole].reshape(-1, width), axis=0).tobytes(),
+                 bits[whole * 8:].tobytes()]
+    return tuple(sums)
 
 
 @functools.lru_cache(maxsize=None)
-def _step(n, axes):
-    """From sample to sample along one of so many axes of n elements: for 250 in all or a few more,
-    each of which is a line of far memory. It shares no small factor with n's own structure: of 32
-    channels in a flat array, say, all are met."""
-    least = n // math.ceil(260 ** (1 / axes))
-    return next(step for step in itertools.count(max(least, 1)) if math.gcd(step, 2 * 3 * 5 * 7) == 1)
+def _step(n):
+    """From sample to sample of n numbers: for 250 in all or a few more, each of which is a line of
+    far memory. It has no small factor: of 32 channels, say, all are met."""
+    return next(step for step in itertools.count(n // 260) if math.gcd(step, 2 * 3 * 5 * 7) == 1)
 
 
 def seed_gradient(y, g):

@@ -42,8 +42,9 @@ class Tensor:
         for leaf, g in found.items():
             if leaf.grad is not None:
                 g = leaf.grad + g
-            elif g.node is None and (id(g.data) in taken or  # or others have it too
-                                     _references(g.data) > _ALONE):
+            elif g.node is not None:
+                g = g + 0 if id(g.data) in taken else g
+            elif id(g.data) in taken or _references(g.data) > _ALONE:  # others have it too
                 g = Tensor(g.data.copy())
             taken.add(id(g.data))
             leaf.grad = g
@@ -171,11 +172,13 @@ class Tensor:
 
 
 def _references(array):
-    """To the array that this one is a view of; 0 if it has its own numbers, many if it has a part."""
+    """To the array that this one is a view of; 0 if it has its own numbers, many if it has a part
+    of that or has some twice (sum's gradient: one number, broadcast)."""
     base = getattr(array, "base", None)
     if type(base) is not type(array):
         return 0
-    return sys.getrefcount(base) if base.size == array.size else sys.maxsize
+    lent = base.size != array.size or 0 in array.strides or not getattr(array.flags, "writeable", True)
+    return sys.maxsize if lent else sys.getrefcount(base)
 
 
 _ALONE = _references(np.zeros(2)[:])  # of a view that nobody shares

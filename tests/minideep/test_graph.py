@@ -302,6 +302,18 @@ def test_a_fingerprint_knows_changes_that_could_make_up_for_each_other(shape, dt
         assert fingerprint(changed) != told
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("apart", [241, 251, 482, 502])
+def test_a_fingerprint_knows_exchanged_rows(dtype, apart):
+    """Of labels of which many rows are alike, so many rows apart as its tables are wide."""
+    a = np.eye(10, dtype=dtype)[np.random.default_rng(0).integers(0, 10, 1000)]
+    told = fingerprint(a)
+    for i in range(0, 1000 - apart, 7):
+        changed = a.copy()
+        changed[[i, i + apart]] = a[[i + apart, i]]
+        assert (fingerprint(changed) == told) == (a[i] == a[i + apart]).all(), i
+
+
 def by_index(x):
     x.data[0] = 7.0
 
@@ -363,6 +375,23 @@ def test_a_changed_output_is_reported():
 
 
 @pytest.mark.usefixtures("on_the_cpu")
+def test_what_hooks_and_retained_gradients_have_is_theirs():
+    x, mine, kept = leaf(1.0, 2.0), minideep.tensor(np.ones(2)), []
+    for hook in (lambda g: kept.append(g), lambda g: mine):
+        for hooked in ("leaf", "node"):
+            x.grad, y = None, x + 1.0
+            (x if hooked == "leaf" else y).register_hook(hook)
+            y.retain_grad()
+            (y * y).sum().backward()
+            for other in (y.grad, mine, *kept):
+                assert not np.shares_memory(x.grad.data, other.data)
+            x.hooks = None
+    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    (a + b).sum().backward(create_graph=True)
+    assert not np.shares_memory(a.grad.data, b.grad.data)
+
+
+@pytest.mark.usefixtures("on_the_cpu")
 def test_a_leaf_gets_a_view_only_where_nobody_else_has_it():
     kept = []
 
@@ -384,6 +413,14 @@ def test_a_leaf_gets_a_view_only_where_nobody_else_has_it():
     seed = minideep.tensor(np.ones((2, 3)))
     assert not np.shares_memory(gradient(lambda x: ops.reshape(x, shape=(2, 3)), seed), seed.data)
     assert gradient(lambda x: x.sum()).strides == (8,)          # not one number six times
+    for shape, function in (((1, 3), lambda x: x.sum(axis=0)), ((1,), lambda x: x.sum()),
+                            ((2, 1), lambda x: x.mean(axis=1)),
+                            ((2, 3), lambda x: ops.pad(x.sum(axis=0), width=((0, 3),)))):
+        x = minideep.tensor(np.ones(shape), requires_grad=True)
+        function(x).sum().backward()
+        before = x.grad.data.copy()
+        x.grad.data *= 2                                        # each number once
+        np.testing.assert_array_equal(x.grad.data, 2 * before)
     a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
     for y in (ops.reshape(a, shape=(2, 1)) + ops.reshape(b, shape=(2, 1)), ops.concatenate([a, b])):
         a.grad = b.grad = None
@@ -449,6 +486,14 @@ def test_the_sample_of_a_transposed_or_sliced_array_is_as_dense():
             view[rows:rows + 70] = 0
             assert fingerprint(view) != told
             view[rows:rows + 70] = 1
+    images = np.ones((1, 224, 224, 3), np.float32).transpose(0, 3, 1, 2)
+    for view in (images, images[..., ::-1], np.ones((1, 400_000), np.float32)[:, ::2]):
+        told, part = fingerprint(view), -(-view.size // 250)
+        for start in range(0, view.size - part, view.size // 100):
+            at = np.unravel_index(np.arange(start, start + part), view.shape)
+            view[at] = 0
+            assert fingerprint(view) != told, (view.shape, start)
+            view[at] = 1
 
 
 @pytest.mark.usefixtures("on_the_cpu")

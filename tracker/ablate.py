@@ -50,13 +50,14 @@ class Variant:
     adds: bool = False      # True: the variant has the part; False: the tracker as it is has it
     network: str = "learned"        # "learned", "random" or "none"
     options: dict = field(default_factory=dict)     # of CorrelationTracker
-    peer: str = ""          # whose HOG and Lab: "" ours, "OpenCV" or "scikit-image"
+    peer: str = ""          # whose HOG and colours: "" ours, "OpenCV" or "scikit-image"
+    colours: str = "Lab"    # of the peer's pixels: "Lab" or "colour names"
 
     def make(self):
         """The tracker. Raises ImportError where the peer is not installed, FileNotFoundError where
         there are no weights of what is to be turned on."""
         if self.peer:
-            return PeerFeatures(self.peer)
+            return PeerFeatures(self.peer, self.colours)
         tracker = CorrelationTracker.load(**self.options)
         if {"lead", "motion_gate"} & set(self.options) and tracker.foresight is None:
             raise FileNotFoundError("there are no weights of the motion network")
@@ -69,7 +70,7 @@ class Variant:
 
     def fingerprint(self, tracker):
         """Decides whether a kept track of it is still good; tracker: one that make() made."""
-        what = f"ablation, {self.network} {sorted(self.options.items())} {self.peer}"
+        what = f"ablation, {self.network} {sorted(self.options.items())} {self.peer} {self.colours}"
         return cache.fingerprint(what + getattr(tracker, "version", ""), type(tracker).__module__)
 
 
@@ -92,25 +93,35 @@ def variants():
         Variant("a random CNN, HOG and Lab", "training the CNN", network="random"),
         Variant("a random CNN alone", "training, HOG and Lab", network="random",
                 options={"hand": False}),
-        *(Variant(f"{peer}'s HOG and Lab alone", f"all features but {peer}'s", network="none",
-                  peer=peer) for peer in ("OpenCV", "scikit-image")),
+        *(Variant(f"{peer}'s HOG and {colours} alone", f"all features but {peer}'s HOG and {colours}",
+                  network="none", peer=peer, colours=colours)
+          for peer in ("OpenCV", "scikit-image") for colours in ("Lab", "colour names")),
         *turned,
     ]
 
 
-NOTE = ("colour names are in neither: the table that defines them (van de Weijer et al., 2009) "
-        "comes with no package; Lab stands in for them")
+# The eleven basic colour terms (Berlin and Kay, 1969) as CSS defines them, red, green, blue.
+NAMES = {"black": (0, 0, 0), "blue": (0, 0, 255), "brown": (165, 42, 42), "gray": (128, 128, 128),
+         "green": (0, 128, 0), "orange": (255, 165, 0), "pink": (255, 192, 203),
+         "purple": (128, 0, 128), "red": (255, 0, 0), "white": (255, 255, 255), "yellow": (255, 255, 0)}
+LIKE = 20.              # distance in Lab at which a pixel is called less by a name
+NOTE = ("colour names are of CSS's eleven basic colours, by their distance in Lab: the table learned by "
+        "van de Weijer et al. (2009) comes with no package")
 
 
 class PeerFeatures(CorrelationTracker):
-    """The same filter on HOG and Lab as another library computes them.
+    """The same filter on HOG and colours as another library computes them.
 
     HOG after Dalal and Triggs (2005): 9 directions, cells of STRIDE pixels, blocks of 2 x 2 cells,
-    L2-Hys. A cell keeps its histogram as each of its four blocks has normalised it."""
+    L2-Hys. A cell keeps its histogram as each of its four blocks has normalised it.
+    colours: "Lab", or "colour names": how likely each pixel is called by each of NAMES."""
 
-    def __init__(self, peer):
+    def __init__(self, peer, colours="Lab"):
         super().__init__()
         self.parts, self.version = {"OpenCV": opencv_parts, "scikit-image": skimage_parts}[peer]()
+        self.named = colours == "colour names"
+        pixels = np.array([list(NAMES.values())], np.float32)[..., ::-1]        # (1, 11, 3) BGR
+        self.names = self.parts(np.resize(pixels, (CROP, CROP, 3)))[1].reshape(-1, 3)[:len(NAMES)]
 
     def describe(self, crops):
         return self.window * np.stack([self._describe(crop) for crop in crops])
@@ -122,9 +133,20 @@ class PeerFeatures(CorrelationTracker):
         for i in (0, 1):
             for j in (0, 1):
                 cells[i:n - 1 + i, j:n - 1 + j, i, j] = blocks[:, :, i, j]
-        lab = colours.reshape(n, STRIDE, n, STRIDE, 3).mean((1, 3)) / (100, 255, 255)
-        lab[..., 0] -= .5
-        return np.concatenate([cells.reshape(n, n, -1), lab], -1).astype(np.float32)
+        if self.named:
+            colours = called(colours, self.names) - 1 / len(NAMES)
+        else:
+            colours = colours / (100, 255, 255) - (.5, 0, 0)
+        colours = colours.reshape(n, STRIDE, n, STRIDE, -1).mean((1, 3))
+        return np.concatenate([cells.reshape(n, n, -1), colours], -1).astype(np.float32)
+
+
+def called(lab, names):
+    """How likely each pixel (..., 3) in Lab is called by each of the names (k, 3): (..., k), whose
+    sum is 1. A name's part falls with the square of its distance."""
+    squares = ((lab[..., None, :] - names) ** 2).sum(-1) / (2 * LIKE ** 2)
+    parts = np.exp(squares.min(-1, keepdims=True) - squares)
+    return parts / parts.sum(-1, keepdims=True)
 
 
 def opencv_parts():

@@ -161,6 +161,24 @@ def test_other_libraries_features_lie_in_their_cells(peer):
     assert state.box[:2] == pytest.approx((65, 73), abs=2.5)
 
 
+@pytest.mark.parametrize("peer", ["OpenCV", "scikit-image"])
+def test_colours_have_names(peer):
+    try:
+        made = a.PeerFeatures(peer, "colour names")
+    except ImportError as error:
+        pytest.skip(str(error))
+    made.window = np.ones((CELLS, CELLS, 1), np.float32)
+    for number, (name, colour) in enumerate(a.NAMES.items()):
+        crop = np.full((CROP, CROP, 3), colour[::-1], np.float32)
+        features = made.describe(crop[None])[0]
+        assert features.shape == (CELLS, CELLS, 36 + 11)
+        said = features[20, 20, 36:] + 1 / 11
+        assert said.argmax() == number and said[number] > .75, name
+        assert said.sum() == pytest.approx(1, abs=1e-5)
+    between = a.called(np.array([[50., 0, 0], [0, 60, 0]]).mean(0), np.array([[50., 0, 0], [0, 60, 0]]))
+    np.testing.assert_allclose(between, .5)
+
+
 def test_the_command_makes_table_sentences_and_json(tmp_path, monkeypatch):
     for seed, name in enumerate("ab"):
         rendered(tmp_path / "data", name, seed)
@@ -172,7 +190,7 @@ def test_the_command_makes_table_sentences_and_json(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, call)
     assert result.exit_code == 0, result.output
     assert "4 pieces of at most 4 frames, 16 frames" in result.output
-    assert "the scale search: " in result.output and "colour names are in neither" in result.output
+    assert "the scale search: " in result.output and "colour names are of CSS's" in result.output
     content = json.loads((tmp_path / "a.json").read_text())
     assert list(content["rows"]) == [v.name for v in chosen]
     base, hand = (content["rows"][name] for name in (a.DEFAULT, "HOG and Lab alone"))
@@ -191,7 +209,7 @@ def test_what_fails_or_is_not_installed_is_said(tmp_path, monkeypatch):
         raise ImportError("no such library")
 
     monkeypatch.setattr(a, "skimage_parts", absent)
-    monkeypatch.setattr(a.PeerFeatures, "__init__", lambda self, peer: a.skimage_parts())
+    monkeypatch.setattr(a.PeerFeatures, "__init__", lambda self, *names: a.skimage_parts())
     monkeypatch.setattr(CorrelationTracker, "update", fail)
     rendered(tmp_path, "s", 1)
     rows, notes = a.ablate(find_sequences(tmp_path), 1, 6, [

@@ -18,10 +18,9 @@
 Numba is imported here, inside functions, and by `kernels.simd`, which only a compilation imports:
 `import kernels` stays quick, and everything works without Numba, on lower rungs. Compiled code is
 kept on disk (in __pycache__, or in NUMBA_CACHE_DIR); a compilation of more than a second says so on
-stderr. Where no folder can be written, one warning says so and every run compiles anew: for a training
-that costs less than lower rungs would (the source text's CNN compiles for half a minute, and a step
-on them takes five times as long). NUMBA_DISABLE_JIT=1 runs on those. NUMBA_NUM_THREADS sets the
-number of threads, by default all cores.
+stderr. Where no folder can be written, or the CPU has no AVX2, one warning says so and lower rungs
+run; NUMBA_DISABLE_JIT=1 runs on them too. NUMBA_NUM_THREADS sets the number of threads, by default
+all cores.
 """
 
 from __future__ import annotations
@@ -129,7 +128,8 @@ def _numba():
 
 @functools.lru_cache(maxsize=1)
 def problem():
-    """None if Numba works here, or what is missing in words. Asked once per process."""
+    """None if Numba works here and can keep what it compiles, or what is missing in words. Asked once
+    per process."""
     try:
         import numba
         from llvmlite.binding import get_host_cpu_features
@@ -139,9 +139,18 @@ def problem():
         return f"Numba is installed but does not import ({error})"
     if numba.config.DISABLE_JIT:
         return "NUMBA_DISABLE_JIT is set"
-    features = get_host_cpu_features()
+    features, reason = get_host_cpu_features(), None
     if not (features.get("avx2") and features.get("fma")):
         reason = "this CPU has no AVX2"
+    else:
+        try:
+            numba.njit(cache=True)(_announce)  # any function of ours: Numba looks for a folder
+        except RuntimeError:  # its "no locator available"
+            reason = (
+                "compiled code cannot be kept, neither in the package's folder nor in the user's "
+                "cache folder (set NUMBA_CACHE_DIR to a folder that can be written)"
+            )
+    if reason:
         warnings.warn(f"{reason}: kernels run on slower rungs", RuntimeWarning, stacklevel=2)
         return reason
     from numba.core import event
@@ -195,6 +204,7 @@ class _Compiled:
             return self.dispatcher
 
     def _make(self):
+        problem()  # its listener is to hear all of a compilation, not the end alone
         numba = _numba()
         names = dict(self.function.__globals__)
         for name in self.function.__code__.co_names:
@@ -214,10 +224,10 @@ class _Compiled:
         dispatcher = numba.njit(**self.options)(function)
         try:
             dispatcher.enable_caching()
-        except RuntimeError:  # Numba's "no locator available"
-            _warn_of_no_cache()
-        else:  # Numba asks only whether the function's own file is as it was
-            dispatcher._cache._cache_file._source_stamp = _digest(self.files)
+        except RuntimeError:  # no folder (see `problem`): whoever calls the rung by its name waits
+            return dispatcher
+        # Numba asks only whether the function's own file is as it was
+        dispatcher._cache._cache_file._source_stamp = _digest(self.files)
         return dispatcher
 
 
@@ -264,13 +274,11 @@ def _announcer(event):
         timers = []
 
         def on_start(self, event):
-            dispatcher = event.data["dispatcher"]
-            function = dispatcher.py_func
+            function = event.data["dispatcher"].py_func
             if not function.__module__.startswith("kernels."):
                 return self.timers.append(None)
             name = f"{function.__module__}.{function.__name__}"
-            kept = dispatcher.stats.cache_path is not None
-            timer = threading.Timer(_PATIENCE, _announce, [name, kept])
+            timer = threading.Timer(_PATIENCE, _announce, [name])
             timer.daemon = True
             timer.start()
             self.timers.append(timer)
@@ -283,22 +291,10 @@ def _announcer(event):
     return Announcer()
 
 
-def _announce(name, kept):
-    until = " (kept for the next run)" if kept else ""
-    print(f"compiling {name} for this machine{until} ...", file=sys.stderr)
+def _announce(name):
+    print(f"compiling {name} for this machine (kept for the next run) ...", file=sys.stderr)
 
 
 def _digest(files):
     contents = b"".join(pathlib.Path(file).read_bytes() for file in sorted(files))
     return hashlib.sha256(contents).hexdigest()
-
-
-@functools.lru_cache(maxsize=1)
-def _warn_of_no_cache():
-    warnings.warn(
-        "compiled kernels cannot be kept: neither the package's folder nor the user's cache folder "
-        "can be written. Every run compiles them again; set NUMBA_CACHE_DIR to a folder that can "
-        "be written, or NUMBA_DISABLE_JIT=1 to run on slower rungs",
-        RuntimeWarning,
-        stacklevel=4,
-    )

@@ -29,7 +29,11 @@ _bytes = {"in use": 0, "free": 0, "most in use": 0}
 
 
 def empty(shape, dtype=np.float32):
-    """What numpy.empty(shape, dtype) makes, at the beginning of a cache line."""
+    """What numpy.empty(shape, dtype) makes, at the beginning of a cache line.
+
+    For results, and for what Python reads or writes before it is done with it. What only one call of
+    compiled code touches may lie in a `kernels.microkernel.workspace`, which costs less.
+    """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL:
@@ -46,7 +50,10 @@ def empty(shape, dtype=np.float32):
 
 
 def release():
-    """Give all free blocks back to the operating system."""
+    """Give all free blocks back to the operating system.
+
+    Those of `kernels.microkernel.workspace`, 16 MiB each at most, are in use while their thread lives.
+    """
     with _lock:
         _collect()
         _free.clear()

@@ -46,7 +46,9 @@ def workspace(name, size):
     or a shape.
 
     The next call of this thread gets the same memory: fresh pages cost more than the arithmetic on
-    them. No result may lie in it.
+    them. So no result may lie in it, and Python neither writes it before the compiled function runs
+    nor reads it afterwards: between any two bytecodes a signal's handler may compute something else
+    there. For what Python touches there is `kernels.memory.empty`, whose memory is nobody else's.
     """
     count = math.prod(size) if type(size) is tuple else size
     kept = vars(_workspaces)

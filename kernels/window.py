@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import operator
+from math import gcd
 
 
 def pair(value, name, minimum=1):
     """`value`, an integer or a pair (vertical, horizontal), as a pair of ints >= `minimum`."""
     try:
         values = value if isinstance(value, (tuple, list)) else (value, value)
-        vertical, horizontal = (operator.index(v) for v in values)
+        vertical, horizontal = (int(operator.index(v)) for v in values)  # int: of True too
     except (TypeError, ValueError):
         expected = f"{name} must be an integer or a pair of integers"
         raise ValueError(f"{expected}, got {value!r}") from None
@@ -30,12 +31,31 @@ def window(image, kernel, stride=1, padding=0, dilation=1):
     Raises ValueError for anything else, and where the kernel is larger than the padded image.
     """
     try:
+        check_key(stride, padding, dilation)
         return _window(image, kernel, stride, padding, dilation)
-    except TypeError:  # a list cannot be a key of the cache
-        return _window(image, kernel, _tuple(stride), _tuple(padding), _tuple(dilation))
+    except TypeError:
+        return _window.__wrapped__(image, kernel, _tuple(stride), _tuple(padding), _tuple(dilation))
 
 
-@functools.lru_cache(maxsize=4096)
+def check_key(stride, padding, dilation):
+    """TypeError for pairs that are no key of a cache: of lists, and of numbers that are not whole.
+
+    (1.0, 1) would be found as the (1, 1) of an earlier call, and be no error then. gcd takes whole
+    numbers only, and nothing tells it in less time; single numbers are told apart by `typed`.
+    """
+    if isinstance(stride, tuple):
+        gcd(*stride)
+    if isinstance(dilation, tuple):
+        gcd(*dilation)
+    if isinstance(padding, tuple):
+        if padding and isinstance(padding[0], tuple):
+            for sides in padding:
+                gcd(*sides)
+        else:
+            gcd(*padding)
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
 def _window(image, kernel, stride, padding, dilation):
     stride = pair(stride, "stride")
     dilation = pair(dilation, "dilation")

@@ -14,6 +14,7 @@ from kernels.ladder import ladders, use
 from kernels.window import pair
 
 TOLERANCE, TF32_TOLERANCE = 1e-4, 2e-3
+SINGLE = {"f": np.dtype(np.float32), "c": np.dtype(np.complex64)}  # in place of a kind of numbers
 
 # Images N, H, W, C -> O channels, K x K, stride, padding: layers of real networks.
 CONVOLUTIONS = {
@@ -237,9 +238,8 @@ def bytes_of(args, results):
 
 def on_device(args, device, single=False):
     """The arguments with a copy of every array on `device`; single: in single precision."""
-    kinds = {"f": np.float32, "c": np.complex64}
     return [
-        to_device(a.astype(kinds.get(a.dtype.kind, a.dtype) if single else a.dtype), device)
+        to_device(a.astype(SINGLE.get(a.dtype.kind, a.dtype) if single else a.dtype), device)
         if isinstance(a, np.ndarray) else a
         for a in args
     ]
@@ -279,9 +279,12 @@ def _check(rung, op, where, given, expected):
 
 
 def largest_error(results, expected):
-    """Relative to the largest number expected. A NaN is an infinite error."""
+    """Relative to the largest number expected. A NaN is an infinite error, and so is another shape or
+    dtype than that of the expected, in single precision."""
     errors = []
     for got, want in zip(_tuple(results), _tuple(expected), strict=True):
+        if got.shape != want.shape or got.dtype != SINGLE.get(want.dtype.kind, want.dtype):
+            return math.inf
         scale = max(np.abs(want).max(initial=0), np.finfo(np.float32).tiny)
         error = np.abs(to_numpy(got) - want).max(initial=0) / scale
         errors.append(float(error) if np.isfinite(error) else math.inf)

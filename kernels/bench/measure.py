@@ -19,7 +19,7 @@ def interleave(contestants, seconds, threads=1, turns=3):
     """{name: [durations]} of functions that take turns: a change of the machine's speed, or a
     neighbour's load, meets all of them. The order is a new one in each turn: a function that comes
     after one that fills the caches is slower. `seconds`, for each on average, once there are
-    `turns`.
+    `turns`; 1000 turns at most.
 
     One thread is timed in CPU time: it does not see the neighbours. Where there are several, those
     of the function before (PyTorch's, BLAS's, Numba's) wait for more work without sleeping, on the

@@ -19,7 +19,7 @@ import numpy as np
 
 from kernels.backend import array_module, is_array
 from kernels.ladder import ladder
-from kernels.window import pair, window
+from kernels.window import check_key, pair, window
 
 FUSED = {"direct", "winograd"}  # rungs that take a bias and ReLU too
 
@@ -88,19 +88,20 @@ def output_shape(x_shape, w_shape, stride=1, padding=0, dilation=1, groups=1):
     )[-1]
 
 
-def _geometry(*args):
+def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
     """(stride, padding, dilation, groups, y_shape) in normal form, or a ValueError."""
     try:
-        return _remembered(*args)
-    except TypeError:  # a list cannot be a key of the cache
-        return _remembered.__wrapped__(*args)
+        check_key(stride, padding, dilation)
+        return _remembered(x_shape, w_shape, stride, padding, dilation, groups)
+    except TypeError:
+        return _remembered.__wrapped__(x_shape, w_shape, stride, padding, dilation, groups)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def _remembered(x_shape, w_shape, stride, padding, dilation, groups):
     n, h, w, c = x_shape
     kh, kw, c_group, o = w_shape
-    if not isinstance(groups, int) or groups < 1:
+    if type(groups) is not int or groups < 1:
         groups, _ = pair(groups, "groups")
     if c % groups or o % groups:
         raise ValueError(

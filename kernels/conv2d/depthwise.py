@@ -22,8 +22,8 @@ from kernels.conv2d import conv2d, conv2d_input_grad, conv2d_weight_grad, output
 from kernels.conv2d.direct import _place
 from kernels.conv2d.shifts import _is_depthwise
 from kernels.jit import jit, plain, prange, simd, usable
-from kernels.microkernel import lanes as host_lanes
 from kernels.ladder import rung
+from kernels.microkernel import lanes as vector_lanes
 
 FRAME_BYTES = 2**17  # half of a small second-level cache
 PARTS = 16  # of the batch, in the weight gradient: each sums on its own
@@ -172,7 +172,7 @@ def _six_outputs(x, start, down, across, pixel, w, w_start, tap, kh, kw, y, at, 
     the next row of taps, the next tap and the next output are; w_start, tap: the same of w; at,
     apart: of y."""
     a0 = a1 = a2 = a3 = a4 = a5 = simd.zeros(x)
-    eight = kw == 3 and across == pixel and host_lanes() == 16
+    eight = kw == 3 and across == pixel and vector_lanes() == 16
     for k in range(kh if eight else 0):
         here, line = start + k * down, w_start + 3 * k * tap
         b, c = simd.get(w, line, count), simd.get(w, line + tap, count)

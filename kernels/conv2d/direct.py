@@ -75,21 +75,20 @@ def direct(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     plan = _plan(x.shape, _taps(w_shape), g.shape, (0, 0), (1, 1), stride, _origin(padding),
                  dilation, groups)  # fmt: skip
     parts = min(threads(), plan.blocks)
-    sums = workspace("sums", (parts, *plan.sums))
+    sums = memory.empty((parts, *plan.sums))  # not a workspace: it is read below
     packed = workspace("gradient", (parts, plan.starts.size * MOST))
     _weight_grad(
         plain(x), plain(g), sums, plan.rows, plan.taps, plan.starts, plan.view,
         _buffers(plan, parts), packed, plan.outputs,
     )  # fmt: skip
-    for part in range(1, parts):
-        sums[0] += sums[part]
+    sums = sums[0] if parts == 1 else sums.sum(axis=0)  # no view, which would keep all parts
     kh, kw, c, o = w_shape
     if plan.groups == plan.merged == 1:
-        return sums[0, 0, :, :o].reshape(w_shape).copy()
+        return sums[0, :, :o].reshape(w_shape)  # a copy where o is no multiple of 16
     # of the groups taken together, only those that are one: (KH*KW, C/G, G, O/G)
     merged = plan.merged
     dw = np.empty((kh * kw, c, plan.groups, merged, plan.outputs // merged), np.float32)
-    sums = sums[0, ..., : plan.outputs].reshape(plan.groups, kh * kw, merged, c, merged, -1)
+    sums = sums[..., : plan.outputs].reshape(plan.groups, kh * kw, merged, c, merged, -1)
     for one in range(merged):
         dw[:, :, :, one] = sums[:, :, one, :, one].transpose(1, 2, 0, 3)
     return dw.reshape(w_shape)

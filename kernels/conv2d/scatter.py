@@ -36,9 +36,9 @@ def scatter(g, w, x_shape, stride, padding, dilation, groups):
         return dx
     n, h, width, _ = x_shape
     run = -(-kw * c // COLUMNS) * COLUMNS
-    wide = workspace("wide", (kh, run, o))
-    wide[:, : kw * c], wide[:, kw * c :] = w.reshape(kh, kw * c, o), 0
-    packed = workspace("kernel", (kh * run // COLUMNS, o, COLUMNS))  # (KH*run/16, O, 16)
+    wide = np.zeros((kh, run, o), np.float32)
+    wide[:, : kw * c] = w.reshape(kh, kw * c, o)
+    packed = memory.empty((kh * run // COLUMNS, o, COLUMNS))  # (KH*run/16, O, 16)
     packed[...] = wide.reshape(-1, COLUMNS, o).transpose(0, 2, 1)
     # a row of the frame: all that g's pixels and dx's see
     row = max((g.shape[2] - 1) * stride[1] * c + run, (left + width) * c)

@@ -13,8 +13,9 @@ around; the weight gradient is the transposed algorithm, dw = Gᵀ [ (A g Aᵀ) 
 
 Error, relative to the largest result: 3e-6 with 16 channels, 5e-6 with 32 to 64, 1e-5 with 256 to
 512 (root mean square: 1e-6 to 4e-6). That is 5 to 10 times that of `direct`, since the points 2 and
--2 make large numbers that cancel. float64 never comes here: gradients are checked on another rung.
-`kernels.use(conv2d="direct", ...)` asks for the more exact way.
+-2 make large numbers that cancel. A NaN, an infinity or a very large number reaches all 16 outputs of
+its tile, also those that do not see it. float64 never comes here: gradients are checked on another
+rung. `kernels.use(conv2d="direct", ...)` asks for the more exact way.
 """
 
 import functools
@@ -60,7 +61,6 @@ def winograd(g, x, w_shape, stride, padding, dilation, groups):  # noqa: F811
     plan = _plan(g.shape[:3], c, o, threads())
     padded = plan.padded
     sums = workspace("sums", (plan.parts, 36 * c * padded))
-    sums[...] = 0
     dw = memory.empty((3, 3, c, padded))
     before = padding[0][0], padding[1][0]
     _weight_grad(
@@ -228,7 +228,8 @@ def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs
     columns, lines, edge = np.arange(tiles) * c_wide, np.arange(c) * o_wide, spare()
     patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
     scratch = np.empty(36 * COLUMNS, np.float32)
-    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+    begin = part * blocks // parts
+    for block in range(begin, (part + 1) * blocks // parts):
         start = block * tiles
         count = min(tiles, every - start)
         for t in range(count):
@@ -248,7 +249,8 @@ def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs
             multiply(
                 xs.ctypes.data + 4 * point * x_step, rows, c, columns, count,
                 gs.ctypes.data + 4 * point * y_step,
-                sums.ctypes.data + 4 * point * c * o_wide, lines, o_wide, ZERO, NONE, True, edge,
+                sums.ctypes.data + 4 * point * c * o_wide, lines, o_wide, ZERO, NONE, block > begin,
+                edge,
             )  # fmt: skip
     return patch.size + columns.size + lines.size  # used last here: so they are not freed before
 

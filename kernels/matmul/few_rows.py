@@ -17,7 +17,7 @@ from kernels import memory
 from kernels.jit import float32_only, jit, plain, prange, threads
 from kernels.ladder import rung
 from kernels.matmul import matmul
-from kernels.microkernel import COLUMNS, NONE, ZERO, multiply, spare, workspace
+from kernels.microkernel import COLUMNS, NONE, ZERO, multiply, spare
 
 FEW = 64  # rows; terms: up to so many, the copy of the rows and the turned result cost more
 SMALL = 2**20  # multiplications
@@ -37,8 +37,9 @@ def _panels(b):
     """b (K, N) in panels of 16 columns, the last one filled up with zeros: (N/16, K, 16)."""
     k, n = b.shape
     panels = -(-n // COLUMNS)
-    packed = workspace("few", (panels, k, COLUMNS))
-    packed[-1] = 0
+    packed = memory.empty((panels, k, COLUMNS))  # not a workspace: it is written here
+    if n % COLUMNS:
+        packed[-1] = 0
     for panel in range(panels):
         columns = b[:, panel * COLUMNS : (panel + 1) * COLUMNS]
         packed[panel, :, : columns.shape[1]] = columns

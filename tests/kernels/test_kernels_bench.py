@@ -203,8 +203,21 @@ def test_cases_are_made_of_different_numbers_and_the_same_in_every_run(name):
 
 
 def test_a_result_that_is_not_a_number_is_wrong():
-    assert cases.largest_error(np.array([1.0, np.nan]), np.ones(2)) == np.inf
-    assert cases.largest_error(np.array([1.0, 3.0]), np.array([1.0, 2.0])) == 0.5
+    assert cases.largest_error(np.array([1.0, np.nan], np.float32), np.ones(2)) == np.inf
+    assert cases.largest_error(np.array([1.0, 3.0], np.float32), np.array([1.0, 2.0])) == 0.5
+
+
+def test_a_result_of_another_shape_or_dtype_is_wrong():
+    """Also where NumPy would broadcast it, or compare it all the same."""
+    want = np.ones((2, 3))
+    single, whole = want.astype(np.float32), want.astype(np.int32)
+    assert cases.largest_error(single, want) == cases.largest_error(whole, whole) == 0
+    for got in (single[0], single[:1], single[None], want, want.astype(np.float16), whole):
+        assert cases.largest_error(got, want) == np.inf, (got.shape, got.dtype)
+    assert cases.largest_error(single, whole) == np.inf
+    assert cases.largest_error((single, single[0]), (want, want)) == np.inf
+    assert verdict("conv2d", lambda f, *args: f(*args).astype(np.float64)) == "WRONG"
+    assert verdict("lab", lambda f, *args: f(*args)[0]) == "WRONG"  # the one image of a batch
 
 
 def test_every_ladder_has_an_example():

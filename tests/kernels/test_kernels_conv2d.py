@@ -13,6 +13,7 @@ import kernels
 from kernels import conv2d, conv2d_input_grad, conv2d_weight_grad
 from kernels.conv2d.formula import literal_sum
 from kernels.conv2d.im2col import fold, unfold
+from kernels.window import window
 
 im2col_module = importlib.import_module("kernels.conv2d.im2col")
 
@@ -228,6 +229,32 @@ def test_errors_say_what_is_wrong(change, message):
     arguments = {"x": np.ones((1, 5, 5, 4)), "w": np.ones((3, 3, 4, 2)), **change}
     with pytest.raises((ValueError, TypeError), match=message):
         conv2d(**arguments)
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation", "groups"])
+def test_what_is_an_error_does_not_depend_on_earlier_calls(name):
+    """To a dictionary 1, 1.0 and True are one key."""
+    x, w = np.ones((1, 5, 5, 1)), np.ones((3, 3, 1, 2))
+    wholes, floats = [1, np.int64(1), True], [1.0, np.float64(1)]
+    if name != "groups":
+        wholes += [(1, 1), [1, 1], (np.int64(1), 1), (True, 1)]
+        floats += [(1.0, 1), (1, 1.0), [1.0, 1]]
+    if name == "padding":
+        wholes += [((1, 1), (1, 1)), [[1, 1], (1, np.int8(1))], ((1, True), 1)]
+        floats += [((1.0, 1), (1, 1)), ((1, 1), (1, 1.0)), [[1, 1.0], [1, 1]], (1, (1, 1.0))]
+    for _ in range(2):
+        for value in wholes:
+            normal = conv2d.contract(x, w, **{name: value})[2:]
+            assert repr(normal) == repr(conv2d.contract(x, w, **{name: 1})[2:])
+            if name != "groups":
+                assert repr(window((5, 5), (3, 3), **{name: value})) == repr(
+                    window((5, 5), (3, 3), **{name: 1}))
+        for value in floats:
+            with pytest.raises(ValueError, match=f"{name} must be an integer or a pair of integers"):
+                conv2d(x, w, **{name: value})
+            if name != "groups":
+                with pytest.raises(ValueError, match="must be an integer"):
+                    window((5, 5), (3, 3), **{name: value})
 
 
 def test_gradient_of_the_wrong_shape():

@@ -61,26 +61,58 @@ def test_a_cpu_without_avx2_warns_once():
     assert result.stderr.count("RuntimeWarning: this CPU has no AVX2") == 1
 
 
+READ_ONLY = """
+import numba.core.caching
+def refuse(self): raise OSError("read-only")
+numba.core.caching._CacheLocator.ensure_cache_path = refuse
+"""
+
+
 @needs_numba
-def test_a_folder_that_cannot_be_written_warns_once_and_long_compilations_are_told(tmp_path):
-    code = (
-        "from kernels import jit; jit._PATIENCE = 0.01\n"
-        "import numpy as np\n"
-        "from kernels import adam, explain\n"
-        "for size in (100, 20000): adam(*np.ones((4, size)), 0.1, 1)\n"
-        "print(explain('adam', *np.ones((4, 9)), 0.1, 1).chosen)\n"
-    )
+def test_a_folder_that_cannot_be_written_warns_once():
     result = run(
-        "import numba.core.caching as c\n"
-        "def refuse(self): raise OSError('read-only')\n"
-        "c._CacheLocator.ensure_cache_path = refuse\n" + code
+        READ_ONLY + "from numba.core import event\n"
+        "heard = event.RecordingListener(); event.register('numba:compile', heard)\n" + USE_ALL
+        + "print(explain('conv2d', x, w, groups=3))\n"
+        "print(explain('max_pool2d', x, 2).refused['compiled'], len(heard.buffer), sep='\\n')\n"
     )
-    assert result.stdout.strip() == "compiled"  # what is compiled anew in each run, not a lower rung
-    assert result.stderr.count("set NUMBA_CACHE_DIR") == 1
-    told = "compiling kernels.optimizer.compiled._adam_block for this machine"
-    assert f"{told} ..." in result.stderr and "kept for the next run" not in result.stderr
-    kept = run(code, NUMBA_CACHE_DIR=str(tmp_path))
-    assert f"{told} (kept for the next run) ..." in kept.stderr and "RuntimeWarning" not in kept.stderr
+    *table, refused, compilations = result.stdout.splitlines()
+    assert "set NUMBA_CACHE_DIR to a folder that can be written" in refused and compilations == "0"
+    assert any("> shifts" in line for line in table)
+    assert f"    depthwise   not used: {refused}" in table
+    assert result.stderr.count("RuntimeWarning") == 1
+    assert f"RuntimeWarning: {refused}: kernels run on slower rungs" in result.stderr
+
+
+@needs_numba
+def test_a_rung_that_is_called_by_its_name_runs_without_a_folder():
+    code = "from kernels import ladders; import numpy as np; f = ladders()['adam'].rungs['compiled']\n"
+    result = run(READ_ONLY + code + "print(f(*np.ones((4, 9)), .1, .9, .999, 1e-7)[0].shape)")
+    assert result.stdout == "(9,)\n" and result.stderr.count("RuntimeWarning") == 1
+
+
+@needs_numba
+def test_long_compilations_are_told(tmp_path):
+    code = (
+        "from kernels import adam, jit; jit._PATIENCE = 0.01\n"
+        "import numpy as np; adam(*np.ones((4, 20000)), 0.1, 1)\n"
+    )
+    first, again = (run(code, NUMBA_CACHE_DIR=str(tmp_path)).stderr for _ in range(2))
+    told = "compiling kernels.optimizer.compiled._adam_block for this machine (kept for the next run) ..."
+    assert told in first and "RuntimeWarning" not in first + again and "compiling" not in again
+
+
+@needs_numba
+def test_the_compiler_may_be_the_first_that_is_asked_for():
+    """Nothing asked whether Numba works before: the listener must not miss a compilation's begin."""
+    result = run(
+        "from kernels.jit import jit\n"
+        "from kernels.microkernel import lanes\n"
+        "@jit()\n"
+        "def f(): return lanes()\n"
+        "print(f())"
+    )
+    assert result.stdout.strip() == str(jit.lanes())
 
 
 def test_a_switched_off_compiler_is_a_reason():

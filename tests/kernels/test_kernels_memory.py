@@ -10,9 +10,12 @@ import threading
 import numpy as np
 import pytest
 
+import kernels
 from kernels import memory
+from kernels.jit import problem
 
 MB = 2**20
+FOLDER = os.path.dirname(kernels.__file__)
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +134,43 @@ def test_a_signal_may_want_memory_meanwhile():
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
     assert len(handled) > 3
+
+
+def rungs_with_workspaces():
+    """(op, rung) of all whose module takes `kernels.microkernel.workspace`."""
+    return [(op, name) for op in kernels.ladders().values() for name, rung in op.rungs.items()
+            if hasattr(sys.modules[rung.function.__module__], "workspace")]
+
+
+@pytest.mark.skipif(problem() is not None, reason=str(problem()))
+@pytest.mark.parametrize("op, name", [*rungs_with_workspaces(), (kernels.matmul, "few_rows")])
+def test_a_signal_may_compute_the_same_meanwhile(op, name):
+    """Between any two bytecodes, where Python runs the handlers of signals: these compute with other
+    numbers, in the same workspaces. (`memory` itself, which would never come to an end: see above.)"""
+    random = np.random.default_rng(0).standard_normal
+    x, w, g, a, b = (random(shape, np.float32) for shape in (
+        (1, 24, 24, 20), (3, 3, 20, 35), (1, 24, 24, 35), (33, 100), (60, 100)))
+    args = op.contract(*{"conv2d": (x, w, 1, 1), "conv2d_input_grad": (g, w, x.shape, 1, 1),
+                         "conv2d_weight_grad": (g, x, w.shape, 1, 1), "matmul": (a, b.T)}[op.name])
+    other = [3 * arg if isinstance(arg, np.ndarray) else arg for arg in args]
+    want, handled, before = op.rungs[name](*args), [], sys.gettrace()
+
+    def handle(frame, event, _):
+        file = frame.f_code.co_filename
+        if not file.startswith(FOLDER) or file == memory.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            handled.append(op.rungs[name](*other).shape)
+        return handle
+
+    sys.settrace(handle)
+    try:
+        got = op.rungs[name](*args)
+    finally:
+        sys.settrace(before)
+    np.testing.assert_array_equal(got, want)
+    assert len(handled) > 100
 
 
 FORKS = """

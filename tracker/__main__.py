@@ -250,7 +250,7 @@ def train_motion(
 ):
     """Train the LSTM that predicts a target's motion, on what a tracker does."""
     with _user_errors(json, folder=output):
-        from tracker.motion import train_command
+        from tracker.motion_training import train_command
         train_command(data, output, tracker, steps, seed, resume, json)
 
 

@@ -40,7 +40,8 @@ def follow(tracker, sequence, name="this tracker"):
         elif i > start:
             state = tracker.update(frame)
             if state.predicted is None:
-                raise ValueError(f"{name} predicts nothing: its State.predicted is None; {' and '.join(TRACKERS)} "
+                raise ValueError(f"{name} predicts nothing: its State.predicted is None; "
+                                 f"{' and '.join(TRACKERS)} "
                                  "predict, by networks of their own (python -m tracker train motion)")
             boxes[i] = state.box
             if i + 1 < n:

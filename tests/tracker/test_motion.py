@@ -8,9 +8,10 @@ import pytest
 
 from minideep import tensor
 from minideep.serialization import save_arrays
-from tracker import motion, prediction
+from tracker import motion, motion_training, prediction
 from tracker.correlation import CorrelationTracker
-from tracker.motion import INPUTS, MotionNetwork, batch_of, fit, motion_loss, reaches
+from tracker.motion import INPUTS, MotionNetwork
+from tracker.motion_training import batch_of, fit, motion_loss, reaches
 
 cv2 = pytest.importorskip("cv2")
 
@@ -116,7 +117,7 @@ def test_roll_out_says_where_the_target_went():
     boxes = np.array([[40 + 4 * t, 100, 48, 40] for t in range(8)], float)
     sight = np.ones(8)
     sight[6] = 0
-    roll = motion.roll_out(CorrelationTracker(gate=True, redetect=True), frames_of(8), boxes, sight)
+    roll = motion_training.roll_out(CorrelationTracker(), frames_of(8), boxes, sight)
     assert roll["x"].shape == (7, INPUTS) and np.isfinite(roll["x"]).all()
     size = math.sqrt(48 * 40)
     np.testing.assert_allclose(roll["shift"][:-1], [[4 / size, 0]] * 6, atol=.05)
@@ -126,7 +127,7 @@ def test_roll_out_says_where_the_target_went():
     boxes[3], sight[3] = np.nan, np.nan         # nobody noted whether it is there
     boxes[5] = np.nan                           # where it is known not to be
     sight[5] = 0
-    roll = motion.roll_out(CorrelationTracker(gate=True, redetect=True), frames_of(8), boxes, sight)
+    roll = motion_training.roll_out(CorrelationTracker(), frames_of(8), boxes, sight)
     np.testing.assert_array_equal(roll["there"], [1, 1, np.nan, 1, 0, 0, 1])
 
 
@@ -137,11 +138,11 @@ def test_a_sequence_is_rolled_out_both_ways_as_it_is_and_with_blockers(tmp_path)
     for t, frame in enumerate(frames):
         cv2.imwrite(str(folder / "img" / f"{t:04d}.png"), frame)
     (folder / "groundtruth_rect.txt").write_text("".join(f"{40 + 2 * t},100,48,40\n" for t in range(80)))
-    made = motion.passes(tmp_path)
+    made = motion_training.passes(tmp_path)
     real = [name for name in made if not name.startswith("scene")]
     assert sorted(real) == ["back-blocked-moving-0", "back-blocked-moving-1", "back-real-moving-0",
                             "blocked-moving-0", "blocked-moving-1", "real-moving-0"]
-    assert len(made) - len(real) == motion.SCENES
+    assert len(made) - len(real) == motion_training.SCENES
     shown, boxes, sight = made["back-real-moving-0"]()
     np.testing.assert_array_equal(next(iter(shown)), frames[-1])
     assert boxes[0, 0] == 40 + 2 * 79 and (sight == 1).all()
@@ -150,11 +151,12 @@ def test_a_sequence_is_rolled_out_both_ways_as_it_is_and_with_blockers(tmp_path)
 
 def test_the_command_measures_its_card_anew_and_keeps_the_rest(tmp_path, monkeypatch):
     boxes = np.array([[40 + 4 * t, 100, 48, 40] for t in range(60)], float)
-    monkeypatch.setattr(motion, "passes", lambda data: {"a": lambda: (frames_of(60), boxes, np.ones(60))})
+    monkeypatch.setattr(motion_training, "passes",
+                        lambda data: {"a": lambda: (frames_of(60), boxes, np.ones(60))})
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "SOURCE.txt").write_text("dataset: A\nrepository licence: MIT\n")
     (tmp_path / "correlation_motion.json").write_text('{"weaknesses": ["many"], "steps": 7}')
-    motion.train_command(tmp_path, tmp_path, steps=50)
+    motion_training.train_command(tmp_path, tmp_path, steps=50)
     card = json.loads((tmp_path / "correlation_motion.json").read_text())
     assert card["weaknesses"] == ["many"] and card["steps"] == 50 and card["data"]["frames"] == 59
     assert card["data"]["sequences"] == {"A": {"sequences": 1, "licence": "MIT"}}
@@ -211,7 +213,7 @@ def test_motion_gate():
 
 def test_only_some_trackers_have_a_motion_network():
     with pytest.raises(ValueError, match="for correlation or recurrent, not 'CSRT'"):
-        motion.train_command("nowhere", "nowhere", "CSRT")
+        motion_training.train_command("nowhere", "nowhere", "CSRT")
 
 
 def test_prediction_errors_by_hand():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,6 +112,18 @@ def frames_of(n, step=4):
         frame = BACKGROUND.copy()
         frame[100:140, 40 + step * t:88 + step * t] = PIECE
         yield frame
+
+
+def test_signals_by_hand():
+    tracker = SimpleNamespace(box=np.array([10., 20, 40, 90]), lost=False,      # its size: 60
+                              observed=lambda: (.1, .2, .3, .4, .5))
+    x, (middle, size), lost = motion.signals(tracker, (np.array([24., 68.]), 30.), 4)
+    assert middle.tolist() == [30, 65] and size == 60 and lost == 0
+    np.testing.assert_allclose(x, [6 / 60, -3 / 60, math.log(2), .1, .2, .3, .4, .5, 0, 0], rtol=1e-6)
+    tracker.lost = True
+    x, _, lost = motion.signals(tracker, (np.array([500., 65.]), 60.), 4)
+    assert lost == 5
+    np.testing.assert_allclose(x[[0, 1, 2, 8, 9]], [-2, 0, 0, 1, math.log(6) / 3], rtol=1e-6)
 
 
 def test_roll_out_says_where_the_target_went():

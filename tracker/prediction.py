@@ -8,8 +8,9 @@ target, stands beside the errors of two guesses that need no learning, made from
 
 and the part of the frames whose true centre lay in the region that State.reach says holds 80 % of
 them. All frames in which the target is annotated count, also those in which the tracker had lost it;
-"on target" are those before which its box was on it (IoU > .5), "hidden" those with a blocker in
-front (tracker.occlusions), through which the true boxes go on.
+"on target" are those before which its box was on it (IoU > .5; where the target is not annotated in
+the frame before: in which), "hidden" those with a blocker in front (tracker.occlusions), through which
+the true boxes go on.
 """
 
 
@@ -60,7 +61,8 @@ def errors(boxes, predicted, reach, truth, sight):
     size = np.sqrt(truth[2:, 2:].prod(1))
     found = {name: (np.hypot(*(guess - true).T) / size)[known] for name, guess in guesses.items()}
     found["inside"] = (np.abs(centre(predicted[2:]) - true) <= reach[2:]).all(1)[known]
-    found["on target"] = (np.nan_to_num(iou(boxes[1:-1], truth[1:-1])) > .5)[known]
+    before, now = iou(boxes[1:-1], truth[1:-1]), iou(boxes[2:], truth[2:])
+    found["on target"] = (np.where(np.isfinite(before), before, np.nan_to_num(now)) > .5)[known]
     found["hidden"] = (np.nan_to_num(sight[2:]) < .1)[known]
     return found
 

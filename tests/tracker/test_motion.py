@@ -243,6 +243,11 @@ def test_prediction_errors_by_hand():
     np.testing.assert_allclose(found["constant velocity"], 0, atol=1e-12)
     assert found["inside"].tolist() == [True, False, True, True]
     assert found["on target"].all() and found["hidden"].tolist() == [False, False, True, False]
+    sparse = truth.copy()
+    sparse[1:4] = np.nan
+    boxes[5] += [20, 0, 0, 0]                   # off the target, after it was on it
+    sparse = prediction.errors(boxes, predicted, np.full((6, 2), 2.), sparse, sight)
+    assert sparse["on target"].tolist() == [True, True]         # both told by frame 4
     rows = prediction.table([found])
     assert rows["all"]["inside"] == .75 and rows["hidden"]["frames"] == 1
 

@@ -384,8 +384,8 @@ def _call_hooks(edge, g):
 
 
 def _own(g):
-    """The gradient with numbers that nothing else has, where it is not part of a graph itself."""
-    return g if g.node is not None else Tensor(g.data.copy())
+    """The gradient with numbers that nothing else has; what is differentiable stays so."""
+    return g + 0 if g.requires_grad else Tensor(g.data.copy())
 
 
 from minideep.tensor import Tensor, _plain  # noqa: E402  (tensors and ops are made of each other)

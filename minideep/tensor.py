@@ -42,7 +42,7 @@ class Tensor:
         for leaf, g in found.items():
             if leaf.grad is not None:
                 g = leaf.grad + g
-            elif g.node is not None:
+            elif g.requires_grad:  # it can be differentiated, and stays so
                 g = g + 0 if id(g.data) in taken else g
             elif id(g.data) in taken or _references(g.data) > _ALONE:  # others have it too
                 g = Tensor(g.data.copy())

@@ -245,7 +245,8 @@ def train_motion(
     output: Output = Path("train-output"),
     steps: Steps = 800,
     seed: Seed = 0,
-    resume: Resume = False,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="Use the roll-outs that are in DIR already.")] = False,
     json: Json = None,
 ):
     """Train the LSTM that predicts a target's motion, on what a tracker does."""

@@ -119,7 +119,7 @@ class PeerFeatures(CorrelationTracker):
     def __init__(self, peer, colours="Lab"):
         super().__init__()
         self.parts, self.version = {"OpenCV": opencv_parts, "scikit-image": skimage_parts}[peer]()
-        self.named = colours == "colour names"
+        self.named = {"Lab": False, "colour names": True}[colours]
         pixels = np.array([list(NAMES.values())], np.float32)[..., ::-1]        # (1, 11, 3) BGR
         self.names = self.parts(np.resize(pixels, (CROP, CROP, 3)))[1].reshape(-1, 3)[:len(NAMES)]
 

@@ -26,7 +26,8 @@ from tracker.boxes import centre
 INPUTS, UNITS = 10, 32
 OBSERVED = 5                # of them are the tracker's own
 TRACKERS = ("correlation", "recurrent")     # whose motion networks can be trained
-SURE = .8               # the part of the centres that a Guess's reach holds
+SURE = .8               # the part of the centres that a Guess's reach holds: of frames in which the
+                        # box was on the target, of the training
 
 
 class MotionNetwork(Model):

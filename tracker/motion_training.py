@@ -139,7 +139,7 @@ def motion_loss(network, x, shift, growth, there):
 
 
 def fit(rolls, seed=0, steps=800, report=None):
-    """A MotionNetwork trained on roll-outs; its reach is what SURE of their frames need."""
+    """A MotionNetwork trained on roll-outs; its reach is what SURE of their frames on target need."""
     minideep.seed(seed)
     network, rolls = MotionNetwork(), [sensible(roll) for roll in rolls]
     optimizer = optimizers.Adam(optimizers.schedules.CosineDecay(RATE, steps, alpha=.02),
@@ -206,8 +206,12 @@ def train_command(data, output, tracker="correlation", steps=800, seed=0, resume
             path = folder / f"{name}.safetensors"
             bar.update(task, description=f"roll-out over {name}")
             if not path.exists():
-                save_arrays(path, roll_out(follower, *make()))
-            rolls.append(load_arrays(path)[0])
+                save_arrays(path, roll_out(follower, *make()), data=str(Path(data).resolve()))
+            roll, about = load_arrays(path)
+            if about.get("data") != str(Path(data).resolve()):
+                raise ValueError(f"{path} was made from {about.get('data')}, not from {data}: give "
+                                 "another --output")
+            rolls.append(roll)
             bar.update(task, advance=1)
         task, curve = bar.add_task("training", total=steps), []
 

@@ -26,7 +26,8 @@ import numpy as np
 
 from tracker import State
 from tracker.association import BIRTH, LEAST, Candidates, assign, similarity
-from tracker.boxes import as_tuple, centre, check_box, check_frame, check_started, iou
+from tracker.boxes import (LARGEST, as_tuple, centre, check_box, check_frame, check_started, clip,
+                           iou)
 from tracker.correlation import CELLS, MARGIN, CorrelationTracker, Look, cut
 from tracker.threads import blas_on_one_thread
 
@@ -146,7 +147,7 @@ class MultiTracker:
         """[(number, State)] of all targets in the next frame. RuntimeError before init()."""
         check_started(self.targets)
         check_frame(frame, self.frame_size)
-        detected = np.empty((0, 4)) if self.detect is None else _checked(self.detect(frame))
+        detected = np.empty((0, 4)) if self.detect is None else _checked(self.detect(frame), frame)
         targets = list(self.targets.values())
         looks = [target.next_looks(frame) for target in targets]
         squares = [np.concatenate([target.squares(look) for look in mine])
@@ -189,11 +190,11 @@ class MultiTracker:
                 target, state = targets[numbers[i]], states[numbers[i]]
                 target.settle(detected[j])
                 free[j] = False
-                states[numbers[i]] = _moved(state, target.box, lost=False)
+                states[numbers[i]] = _moved(state, target.box, False, frame)
         for number, target in list(targets.items()):
             if not target.lost and target.unseen and self._doubtful(target, states[number]):
                 target.lose(frame)
-                states[number] = _moved(states[number], target.box, lost=True)
+                states[number] = _moved(states[number], target.box, True, frame)
             target.lost_for = target.lost_for + 1 if target.lost else 0
             if target.lost_for > LOST_FOR:
                 self.remove(number)
@@ -214,16 +215,20 @@ class MultiTracker:
         return hidden or state.confidence < needed or target.unseen > min(ABSENT, target.seen)
 
 
-def _moved(state, box, lost):
-    """The State with another box (4,), and what is predicted moved with it."""
+def _moved(state, box, lost, frame):
+    """The State with another box (4,), and what is predicted moved and enlarged with it."""
     predicted = state.predicted
     if predicted is not None:
-        predicted = as_tuple(np.array(predicted) + box - state.box)
+        before, predicted = np.array(state.box), np.array(predicted)
+        middle = np.clip(centre(predicted) + centre(box) - centre(before), 0, frame.shape[1::-1])
+        size = predicted[2:] * box[2:] / before[2:]
+        predicted = as_tuple([*(middle - size / 2), *size])
     return replace(state, box=as_tuple(box), lost=lost, predicted=predicted)
 
 
-def _checked(detections):
-    """The boxes (D, 4) of what a detector gave; ValueError where that is no boxes and scores."""
+def _checked(detections, frame):
+    """The boxes (D, 4) of what a detector gave, of those that a target can be started from (see
+    check_box); ValueError where that is no boxes and scores."""
     try:
         boxes, scores = detections
         boxes, scores = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float)
@@ -233,4 +238,6 @@ def _checked(detections):
     if not good:
         raise ValueError("a detector gives boxes (D, 4), x, y, w, h in pixels with w, h > 0, and as "
                          f"many scores, not {detections!r}")
-    return boxes
+    size = frame.shape[1::-1]
+    seen = (clip(boxes, *size)[:, 2:] > 0) & (boxes[:, 2:] <= LARGEST * np.array(size))
+    return boxes[seen.all(1)]

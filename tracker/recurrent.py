@@ -204,9 +204,10 @@ def spread(places):
     """The standard deviations (3,) of `places` (1, PLACES², len(SCALES)), as expected() has their
     means: of the shift across and down, and of the logarithm of the size."""
     chance = np.exp(np.asarray(places[0], np.float64))
-    values = HYPOTHESES[:, 1, :2] + .5, np.log(SCALES)[:, None]
+    values = HYPOTHESES[:, 1, :2] + np.float64(.5), np.log(SCALES)[:, None]
     parts = chance.sum(1) / chance.sum(), chance.sum(0) / chance.sum()
-    return np.sqrt(np.concatenate([part @ v ** 2 - (part @ v) ** 2 for part, v in zip(parts, values)]))
+    # of the differences from the mean: that of squares less that square may come out below 0
+    return np.sqrt(np.concatenate([part @ (v - part @ v) ** 2 for part, v in zip(parts, values)]))
 
 
 def to_boxes(corners, regions):

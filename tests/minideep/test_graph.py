@@ -389,6 +389,29 @@ def test_what_hooks_and_retained_gradients_have_is_theirs():
     a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
     (a + b).sum().backward(create_graph=True)
     assert not np.shares_memory(a.grad.data, b.grad.data)
+    v = leaf(3.0, 4.0) * 1.0                    # in place, in a graph of its own
+    y = a + 0.0
+    y.register_hook(_triple)
+    a.grad = b.grad = None
+    (y + b).backward(v, create_graph=True)
+    assert (a.grad.numpy().tolist(), b.grad.numpy().tolist()) == ([9, 12], [3, 4])
+
+
+def _triple(g):
+    g.data *= 3
+
+
+@pytest.mark.parametrize("where", ["node", "leaf"])
+def test_a_hook_does_not_cut_the_graph(where):
+    """The gradient that it sees is a leaf: the derivative is taken with respect to that."""
+    x, v = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    y = x * x if where == "node" else x + 0.0
+    (y if where == "node" else x).register_hook(lambda g: None)
+    gx = minideep.grad(y, x, v, create_graph=True)
+    gv = minideep.grad(gx, v, minideep.tensor(np.ones(2)))
+    np.testing.assert_array_equal(gv.numpy(), [2, 4] if where == "node" else [1, 1])
+    (x + 0.0).backward(v, create_graph=True)
+    assert x.grad.requires_grad and not np.shares_memory(x.grad.data, v.data)
 
 
 @pytest.mark.usefixtures("on_the_cpu")

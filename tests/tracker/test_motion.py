@@ -173,6 +173,9 @@ def test_the_command_measures_its_card_anew_and_keeps_the_rest(tmp_path, monkeyp
     card = json.loads((tmp_path / "correlation_motion.json").read_text())
     assert card["weaknesses"] == ["many"] and card["steps"] == 50 and card["data"]["frames"] == 59
     assert card["data"]["sequences"] == {"A": {"sequences": 1, "licence": "MIT"}}
+    (tmp_path / "other" / "train").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"was made from .*, not from .*other: give another --output"):
+        motion_training.train_command(tmp_path / "other", tmp_path, steps=50, resume=True)
 
 
 class Foretold(MotionNetwork):

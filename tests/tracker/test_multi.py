@@ -10,7 +10,7 @@ from tracker.correlation import CorrelationTracker
 from tracker.detector import LOOKS
 from tracker.features import FeatureNetwork
 from tracker.mot_metrics import mot_scores
-from tracker.multi import LOST_FOR, MultiTracker
+from tracker.multi import LOST_FOR, MultiTracker, _moved
 from tracker.scenes import SEEN, render
 
 pytest.importorskip("cv2")
@@ -174,6 +174,27 @@ def test_a_lost_target_is_expected_where_its_lstm_says(scene):
     assert number == 1 and not state.lost and len(looked[0]) == 1
     np.testing.assert_allclose(state.box, seen[0][0], atol=1)
     assert iou(np.array(state.predicted), seen[0][0]) > .3 and not target.motion.any()
+
+
+def test_what_is_predicted_goes_with_a_corrected_box():
+    state = State((0, 0, 100, 100), 0., True, (5, 5, 90, 90), (3, 3))
+    frame = np.zeros((60, 90, 3), np.uint8)
+    moved = _moved(state, np.array([40., 40, 8, 10]), False, frame)
+    np.testing.assert_allclose(moved.predicted, (44 - 3.6, 45 - 4.5, 7.2, 9))
+    assert moved.box == (40, 40, 8, 10) and not moved.lost and moved.reach == (3, 3)
+    beyond = _moved(state, np.array([80., 0, 40, 40]), False, frame).predicted
+    assert beyond[0] + beyond[2] / 2 == 90
+
+
+def test_detections_that_no_target_can_be_started_from_are_left_out(scene):
+    """Beyond the frame, or much larger; one that is partly beyond it is none of these."""
+    there, partly = scene.boxes[0, 0], [-20., -30, 60, 90]
+    boxes = np.array([[-500, -500, 30, 30], [-9000, -9000, 20000, 20000], partly, there])
+    tracker = MultiTracker(detect=lambda frame: (boxes, np.ones(len(boxes))))
+    tracker.init(scene[0])
+    for _ in range(BIRTH):
+        states = tracker.update(scene[0])
+    np.testing.assert_allclose([state.box for _, state in states], [partly, there])
 
 
 def test_lost_targets_are_searched_for_in_the_same_pass(scene):

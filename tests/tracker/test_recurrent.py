@@ -199,6 +199,13 @@ def test_spread_is_the_deviation_of_places():
                                rtol=.01)
 
 
+def test_spread_of_one_sure_place_is_nothing():
+    for place in range(3 * recurrent.PLACES ** 2):
+        logits = np.full((1, recurrent.PLACES ** 2, 3), -40., np.float32)
+        logits.reshape(-1)[place] = 0
+        np.testing.assert_allclose(recurrent.spread(logits), 0, atol=1e-6)
+
+
 def test_it_says_where_the_target_will_be(trained):
     frames, boxes = scene(20, step=(4., 0.))
     trained.init(frames[0], boxes[0])

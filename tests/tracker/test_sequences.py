@@ -122,6 +122,9 @@ def test_a_video_with_notes_on_some_frames(tmp_path):
     assert real_events(sequence) == []
     assert sequence.head(3).noted.tolist() == [True, False, False]
     assert sequence.every(5).noted.all() and sequence.every(2, 1).noted.tolist() == [False, False, True]
+    for wrong in ((0,), (-1,), (3, -2), (1, 6)):
+        with pytest.raises(ValueError, match="sequence clip of 6 frames has no every"):
+            sequence.every(*wrong)
     back = sequence.backwards()
     assert [round(frame.mean() / 30) for frame in back.frames] == [5, 4, 3, 2, 1, 0]
     np.testing.assert_array_equal(back.boxes[[0, 5]], sequence.boxes[[5, 0]])

@@ -67,6 +67,9 @@ class Sequence:
 
     def every(self, step, start=0):
         """Every step-th frame of it, from number `start` on."""
+        if step < 1 or not 0 <= start < len(self):
+            raise ValueError(f"sequence {self.name} of {len(self)} frames has no every({step}, start="
+                             f"{start}): step is 1 or more, start the number of a frame")
         return self._only(range(start, len(self), step))
 
     def backwards(self):

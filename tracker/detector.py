@@ -14,8 +14,6 @@ answers best away from its crop's middle is looked at again in the next frame, t
 """
 from __future__ import annotations
 
-from itertools import count
-
 import numpy as np
 
 from tracker.colour_histogram import BINS
@@ -34,7 +32,7 @@ class Detector:
 
     def start(self, tracker, frame):
         """Begin where the target was seen last."""
-        self.grid = self._grid(tracker, frame.shape)
+        self.grid, self.looked = self._grid(tracker, frame.shape), 0    # at so many places of it
         self.turn, self.again = 0, []
 
     def places(self, tracker, frame):
@@ -44,7 +42,7 @@ class Detector:
         if tracker.histogram is not None:
             alike = alike_places(frame, tracker.histogram, tracker.first * tracker.size, 3)
         chosen = [(alike[self.turn % len(alike)], 1.)] if len(alike) else []
-        chosen += [next(self.grid) for _ in range(LOOKS - len(chosen))]
+        chosen += [self._next() for _ in range(LOOKS - len(chosen))]
         return self.again + [(place, tracker.size * size) for place, size in chosen]
 
     def choose(self, tracker, found):
@@ -64,16 +62,19 @@ class Detector:
 
     @staticmethod
     def _grid(tracker, shape):
-        """Places all over the frame, the nearest to where the target was first; over and over."""
+        """Places all over the frame (k, 2), the nearest to where the target was first."""
         step = STEP * tracker.target_size
         height, width = shape[:2]
         x, y = ((np.arange(max(round(n / step), 1)) + .5) * n / max(round(n / step), 1)
                 for n in (width, height))
         places = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-        order = np.hypot(*(places - tracker.centre).T).argsort()
-        for turn in count():
-            for place in places[order]:
-                yield place, SIZES[turn % len(SIZES)]
+        return places[np.hypot(*(places - tracker.centre).T).argsort()]
+
+    def _next(self):
+        """The next place of the grid and the size to look for there; one round for each of SIZES."""
+        turn, number = divmod(self.looked, len(self.grid))
+        self.looked += 1
+        return self.grid[number], SIZES[turn % len(SIZES)]
 
 
 def expected(found):

@@ -1,7 +1,9 @@
 """Confidence and re-detection: a lost target is found elsewhere, an impostor is not, and no frame
 takes much longer than others."""
 
+import copy
 import math
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,13 +137,20 @@ def test_what_answers_beside_the_middle_is_looked_at_again_there():
     assert len(tracker.detector.places(tracker, frame)) == LOOKS    # this one is in the middle
 
 
+def test_a_lost_tracker_can_be_copied():
+    tracker, _ = lost_tracker()
+    copies = copy.deepcopy(tracker), pickle.loads(pickle.dumps(tracker))
+    states = [t.update(with_target(290, 200)) for t in (tracker, *copies)]
+    assert states[0] == states[1] == states[2]
+
+
 def test_the_grid_comes_to_all_of_the_frame():
     tracker, _ = lost_tracker()
     step = detector.STEP * tracker.target_size
     count = round(400 / step) * round(300 / step)
-    grid = tracker.detector._grid(tracker, BACKGROUND.shape)
-    places, sizes = zip(*(next(grid) for _ in range(count)))
-    assert set(sizes) == {1.} and next(grid)[1] != 1.
+    tracker.detector.start(tracker, BACKGROUND)
+    places, sizes = zip(*(tracker.detector._next() for _ in range(count)))
+    assert set(sizes) == {1.} and tracker.detector._next()[1] != 1.
     points = np.stack(np.meshgrid(np.arange(400), np.arange(300)), -1).reshape(-1, 1, 2)[::97]
     assert np.abs(points - np.array(places)).max(-1).min(-1).max() < .75 * step
     away = np.hypot(*(np.array(places) - tracker.centre).T)

@@ -175,8 +175,17 @@ def test_colours_have_names(peer):
         said = features[20, 20, 36:] + 1 / 11
         assert said.argmax() == number and said[number] > .6, name
         assert said.sum() == pytest.approx(1, abs=1e-5)
-    between = a.called(np.array([[50., 0, 0], [0, 60, 0]]).mean(0), np.array([[50., 0, 0], [0, 60, 0]]))
+
+
+def test_how_likely_a_colour_has_a_name():
+    names = np.array([[50., 0, 0], [0, 60, 0], [90, 0, 0]])         # in Lab
+    between = a.called(names[:2].mean(0), names[:2])
     np.testing.assert_allclose(between, .5)
+    pixels = np.array([[[50., 0, 0], [70, 20, 0]]])                 # (1, 2, 3)
+    parts = np.exp(-np.array([[0, 50 ** 2 + 60 ** 2, 40 ** 2],
+                              [20 ** 2 + 20 ** 2, 70 ** 2 + 40 ** 2, 20 ** 2 + 20 ** 2]])
+                   / (2 * a.LIKE ** 2))
+    np.testing.assert_allclose(a.called(pixels, names)[0], parts / parts.sum(1, keepdims=True))
 
 
 def test_the_command_makes_table_sentences_and_json(tmp_path, monkeypatch):

@@ -24,7 +24,6 @@ from minideep.serialization import assign, load_arrays
 from tracker.boxes import centre
 
 INPUTS, UNITS = 10, 32
-OBSERVED = 5                # of them are the tracker's own
 TRACKERS = ("correlation", "recurrent")     # whose motion networks can be trained
 SURE = .8               # the part of the centres that a Guess's reach holds: of frames in which the
                         # box was on the target, of the training
@@ -114,7 +113,7 @@ def signals(tracker, last, lost):
     """((INPUTS,) float32, pose, frames that the target is lost) after an update; last, lost: the
     pose and the frames after the update before.
 
-    The box's displacement in sizes of the target and the logarithm of its growth; the OBSERVED numbers
+    The box's displacement in sizes of the target and the logarithm of its growth; the five numbers
     that the tracker's observed() says; is the target said to be lost, and how long already."""
     lost = lost + 1 if tracker.lost else 0
     middle, size = pose(tracker)

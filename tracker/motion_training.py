@@ -80,8 +80,7 @@ def passes(data):
     folders, found = check_data(data), {}
     forwards = find_sequences(folders["train"]) if folders["train"] else []
     for way, sequences in (("", forwards), ("back-", [s.backwards() for s in forwards])):
-        for kind, sequence, _, sight in cases(sequences, BLOCKED):
-            number = sum(name.startswith(f"{way}{kind}-{sequence.name}") for name in found)
+        for number, (kind, sequence, _, sight) in enumerate(cases(sequences, BLOCKED)):
             if sequence.present[0]:
                 found[f"{way}{kind}-{sequence.name}-{number}"] = (
                     lambda s=sequence, sight=sight: (s.frames, s.boxes, sight))

@@ -153,8 +153,8 @@ def test_a_sequence_is_rolled_out_both_ways_as_it_is_and_with_blockers(tmp_path)
     (folder / "groundtruth_rect.txt").write_text("".join(f"{40 + 2 * t},100,48,40\n" for t in range(80)))
     made = motion_training.passes(tmp_path)
     real = [name for name in made if not name.startswith("scene")]
-    assert sorted(real) == ["back-blocked-moving-0", "back-blocked-moving-1", "back-real-moving-0",
-                            "blocked-moving-0", "blocked-moving-1", "real-moving-0"]
+    assert sorted(real) == ["back-blocked-moving-1", "back-blocked-moving-2", "back-real-moving-0",
+                            "blocked-moving-1", "blocked-moving-2", "real-moving-0"]
     assert len(made) - len(real) == motion_training.SCENES
     shown, boxes, sight = made["back-real-moving-0"]()
     np.testing.assert_array_equal(next(iter(shown)), frames[-1])

@@ -124,19 +124,6 @@ def prefetch_to_write(typing, array, i):
     return types.void(array, types.intp), _prefetch(1)
 
 
-@register_jitable
-def prefetch_rows(x, start, rows, step, count, to_write=False):
-    """Ask for `rows` runs of `count` numbers, `step` apart, the first from x[start] on."""
-    lanes = BYTES // x.itemsize
-    lines = (count + lanes - 1) // lanes
-    for row in range(rows):
-        for line in range(lines):
-            if to_write:
-                prefetch_to_write(x, start + row * step + line * lanes)
-            else:
-                prefetch(x, start + row * step + line * lanes)
-
-
 def _prefetch(writes):
     def emit(context, builder, sig, args):
         at = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
@@ -306,6 +293,17 @@ def pointer(typing, array):
         return context.make_array(sig.args[0])(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), emit
+
+
+@intrinsic
+def address(typing, array, i):
+    """Where x[i] is, as the number that `kernels.microkernel` takes."""
+
+    def emit(context, builder, sig, args):
+        at = builder.gep(_data(context, builder, sig.args[0], args[0]), [args[1]])
+        return builder.ptrtoint(at, ir.IntType(64))
+
+    return types.int64(array, types.intp), emit
 
 
 @intrinsic

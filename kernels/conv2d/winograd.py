@@ -124,8 +124,9 @@ def _output(
         _kernel_points(w, turned, x_shape[3], y_shape[3], points, np.int64(part), parts)
     for part in prange(parts):
         _output_part(
-            np.int64(part), parts, x, x_shape, points, y, y_shape, before, tiles, xs[part],
-            ys[part], rows, bias, floor,
+            np.int64(part), parts, simd.pointer(x), x_shape, simd.pointer(points), simd.pointer(y),
+            y_shape, before, tiles, simd.pointer(xs[part]), simd.pointer(ys[part]), rows, bias,
+            floor,
         )  # fmt: skip
 
 
@@ -136,23 +137,25 @@ def _kernel_points(w, turned, c, o, points, part, parts):
     In squares of 16 inputs and 16 outputs: so both w and the points are gone through in runs."""
     row, column = (1, c) if turned else (o, 1)
     panel = (o + COLUMNS - 1) // COLUMNS * COLUMNS * c  # numbers of a point
-    squares, scratch = np.empty(9 * SQUARE, np.float32), np.empty(6 * 6 * COLUMNS, np.float32)
+    squares, line_points = np.empty(9 * SQUARE, np.float32), np.empty(36 * COLUMNS, np.float32)
+    source, scratch, to = simd.pointer(squares), simd.pointer(line_points), simd.pointer(points)
     groups = (c + COLUMNS - 1) // COLUMNS
     for group in range(part * groups // parts, (part + 1) * groups // parts):
         begin, end = group * COLUMNS, min(group * COLUMNS + COLUMNS, c)
         for first in range(0, o, COLUMNS):
             for tap in range(9):
-                source = (8 - tap if turned else tap) * c * o + first * column
+                at = (8 - tap if turned else tap) * c * o + first * column
                 count = min(COLUMNS, o - first)
                 pack(
-                    w, source, row, column, begin, end, count, squares,
+                    w, at, row, column, begin, end, count, squares,
                     tap * SQUARE - begin * COLUMNS,
                 )  # fmt: skip
             for line in range(begin, end):
                 _both(
-                    KERNEL, squares, (line - begin) * COLUMNS, 3 * SQUARE, SQUARE, scratch,
-                    points, first * c + line * COLUMNS, 6 * panel, panel,
+                    KERNEL, source, (line - begin) * COLUMNS, 3 * SQUARE, SQUARE, scratch,
+                    to, first * c + line * COLUMNS, 6 * panel, panel,
                 )  # fmt: skip
+    return squares.size + line_points.size  # used last here: so they are not freed before
 
 
 @jit(error_model="numpy")
@@ -161,14 +164,14 @@ def _output_part(
 ):
     n, oh, ow, o = y_shape
     c = x_shape[3]
-    x_step, y_step = xs.size // 36, ys.size // 36
-    c_wide, o_wide = x_step // tiles // COLUMNS * COLUMNS, y_step // tiles // COLUMNS * COLUMNS
+    c_wide, x_step = _widths(c, tiles)
+    o_wide, y_step = _widths(o, tiles)
     down, across = (oh + 3) // 4, (ow + 3) // 4
     every = n * down * across
     blocks = (every + tiles - 1) // tiles
     columns, lines, edge = np.arange(c), np.arange(tiles) * o_wide, spare()
-    patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
-    scratch = np.empty(36 * COLUMNS, np.float32)
+    edges, tile_points = np.zeros(36 * max(c_wide, o_wide), np.float32), np.empty(36 * COLUMNS, np.float32)
+    patch, scratch = simd.pointer(edges), simd.pointer(tile_points)
     lowest = simd.splat(floor)
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         start = block * tiles
@@ -182,9 +185,9 @@ def _output_part(
             _fetch(y, y_shape, image, i, j, True)
         for point in range(36):
             multiply(
-                xs.ctypes.data + 4 * point * x_step, rows, count, columns, c,
-                points.ctypes.data + 4 * point * c * o_wide,
-                ys.ctypes.data + 4 * point * y_step, lines, o_wide, ZERO, NONE, False, edge,
+                simd.address(xs, point * x_step), rows, count, columns, c,
+                simd.address(points, point * c * o_wide), simd.address(ys, point * y_step), lines,
+                o_wide, ZERO, NONE, False, edge,
             )  # fmt: skip
         for t in range(count):
             image, i, j = _place(start + t, down, across)
@@ -199,9 +202,9 @@ def _output_part(
                 )  # fmt: skip
             for row in range(0 if whole else height):
                 for column in range(width):
-                    to = y.ctypes.data + 4 * (at + (row * ow + column) * o)
-                    copy(to, patch.ctypes.data + 4 * (row * 4 + column) * o_wide, o)
-    return patch.size + columns.size + lines.size  # used last here: so they are not freed before
+                    to = simd.address(y, at + (row * ow + column) * o)
+                    copy(to, simd.address(patch, (row * 4 + column) * o_wide), o)
+    return edges.size + tile_points.size + columns.size + lines.size  # freed now, not before
 
 
 @jit(parallel=True)
@@ -209,8 +212,8 @@ def _weight_grad(x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows, dw):
     parts = len(xs)
     for part in prange(parts):
         _weight_grad_part(
-            np.int64(part), parts, x, x_shape, g, g_shape, before, tiles, xs[part], gs[part],
-            sums[part], rows,
+            np.int64(part), parts, simd.pointer(x), x_shape, simd.pointer(g), g_shape, before, tiles,
+            simd.pointer(xs[part]), simd.pointer(gs[part]), simd.pointer(sums[part]), rows,
         )  # fmt: skip
     for part in prange(parts):
         _kernel_from_points(sums, x_shape[3], dw, np.int64(part), parts)
@@ -220,14 +223,14 @@ def _weight_grad(x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows, dw):
 def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs, sums, rows):
     n, oh, ow, o = g_shape
     c = x_shape[3]
-    x_step, y_step = xs.size // 36, gs.size // 36
-    c_wide, o_wide = x_step // tiles // COLUMNS * COLUMNS, y_step // tiles // COLUMNS * COLUMNS
+    c_wide, x_step = _widths(c, tiles)
+    o_wide, g_step = _widths(o, tiles)
     down, across = (oh + 3) // 4, (ow + 3) // 4
     every = n * down * across
     blocks = (every + tiles - 1) // tiles
     columns, lines, edge = np.arange(tiles) * c_wide, np.arange(c) * o_wide, spare()
-    patch = np.zeros(36 * max(c_wide, o_wide), np.float32)
-    scratch = np.empty(36 * COLUMNS, np.float32)
+    edges, tile_points = np.zeros(36 * max(c_wide, o_wide), np.float32), np.empty(36 * COLUMNS, np.float32)
+    patch, scratch = simd.pointer(edges), simd.pointer(tile_points)
     begin = part * blocks // parts
     for block in range(begin, (part + 1) * blocks // parts):
         start = block * tiles
@@ -243,24 +246,23 @@ def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs
             for first in range(0, o, COLUMNS):  # to panels (O/16, count, 16) for each point
                 _both(
                     GRADIENT, source, at + first, row, column, scratch,
-                    gs, first * count + t * COLUMNS, 6 * y_step, y_step,
+                    gs, first * count + t * COLUMNS, 6 * g_step, g_step,
                 )  # fmt: skip
         for point in range(36):
             multiply(
-                xs.ctypes.data + 4 * point * x_step, rows, c, columns, count,
-                gs.ctypes.data + 4 * point * y_step,
-                sums.ctypes.data + 4 * point * c * o_wide, lines, o_wide, ZERO, NONE, block > begin,
-                edge,
+                simd.address(xs, point * x_step), rows, c, columns, count,
+                simd.address(gs, point * g_step), simd.address(sums, point * c * o_wide), lines,
+                o_wide, ZERO, NONE, block > begin, edge,
             )  # fmt: skip
-    return patch.size + columns.size + lines.size  # used last here: so they are not freed before
+    return edges.size + tile_points.size + columns.size + lines.size  # freed now, not before
 
 
 @jit(error_model="numpy")
 def _kernel_from_points(sums, c, dw, part, parts):
     """Gᵀ Σ G of the parts' sums (parts, 36, C, O) to dw (3, 3, C, O), O a multiple of 16."""
     size = c * (dw.size // (9 * c))
-    scratch = np.empty(6 * 6 * COLUMNS, np.float32)
-    total = np.empty(6 * 6 * COLUMNS, np.float32)
+    line_points, line_sums = np.empty(36 * COLUMNS, np.float32), np.empty(36 * COLUMNS, np.float32)
+    scratch, total, to = simd.pointer(line_points), simd.pointer(line_sums), simd.pointer(dw)
     lines = size // COLUMNS
     for line in range(part * lines // parts, (part + 1) * lines // parts):
         for point in range(36):
@@ -271,8 +273,9 @@ def _kernel_from_points(sums, c, dw, part, parts):
             simd.store(total, point * COLUMNS, one)
         _both(
             WEIGHTS, total, ZERO, 6 * ONE * COLUMNS, ONE * COLUMNS, scratch,
-            dw, line * COLUMNS, 3 * size, size,
+            to, line * COLUMNS, 3 * size, size,
         )  # fmt: skip
+    return line_points.size + line_sums.size  # freed now, not before
 
 
 @jit(error_model="numpy")
@@ -293,8 +296,20 @@ def _image_points(tile, down, across, x, x_shape, before, patch, scratch, xs, to
 def _fetch(x, shape, image, top, left, writes):
     """Ask for 4x4 pixels that are needed soon: they come while something else is computed."""
     _, h, w, c = shape
-    start = ((image * h + top) * w + left) * c
-    simd.prefetch_rows(x, start, 4, w * c, 4 * c, writes)
+    for row in range(4):
+        start = ((image * h + top + row) * w + left) * c
+        for at in range(start, start + 4 * c, COLUMNS):
+            if writes:
+                simd.prefetch_to_write(x, at)
+            else:
+                simd.prefetch(x, at)
+
+
+@jit(error_model="numpy")
+def _widths(channels, tiles):
+    """Numbers from tile to tile, whole lines, and from point to point, of a block's transforms."""
+    wide = (channels + COLUMNS - 1) // COLUMNS * COLUMNS
+    return wide, tiles * wide + PAD
 
 
 @jit(error_model="numpy")
@@ -315,9 +330,9 @@ def _window(x, shape, image, top, left, size, patch):
     wide = (c + COLUMNS - 1) // COLUMNS * COLUMNS
     for i in range(size):
         for j in range(size):
-            to = patch.ctypes.data + 4 * (i * size + j) * wide
+            to = simd.address(patch, (i * size + j) * wide)
             if 0 <= top + i < h and 0 <= left + j < w:
-                copy(to, x.ctypes.data + 4 * ((image * h + top + i) * w + left + j) * c, c)
+                copy(to, simd.address(x, ((image * h + top + i) * w + left + j) * c), c)
             else:
                 clear(to, c)
     return patch, 0, size * wide, wide
@@ -327,11 +342,12 @@ def _window(x, shape, image, top, left, size, patch):
 def _both(transform, x, at, row, column, scratch, y, to, to_row, to_column):
     """A transform of columns, then of rows, of 16 channels: (size, size) to (result, result)."""
     which, size, result = transform
-    line = scratch.size // 36
     for j in range(size):
-        _transform(which, x, at + j * column, row, scratch, j * line, size * line)
+        _transform(which, x, at + j * column, row, scratch, j * COLUMNS, size * COLUMNS)
     for i in range(result):
-        _transform(which, scratch, i * size * line, line, y, to + i * to_row, to_column)
+        _transform(
+            which, scratch, i * size * COLUMNS, ONE * COLUMNS, y, to + i * to_row, to_column
+        )  # fmt: skip
 
 
 @jit(error_model="numpy")

@@ -234,25 +234,44 @@ def train_detector(
             train_command(data, output, steps, seed, resume, json)
 
 
+RolledOver = Annotated[Path, typer.Argument(
+    metavar="DATA", help="A folder with train/ (annotated sequences, see evaluate), photos/ (pictures "
+    "to render scenes from), or both.")]
+Reuse = Annotated[bool, typer.Option(
+    "--resume", help="Use the roll-outs that are in DIR already.")]
+
+
 @train.command("motion")
 def train_motion(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(
-        metavar="DATA", help="A folder with train/ (annotated sequences, see evaluate), photos/ "
-        "(pictures to render scenes from), or both.")],
+    data: RolledOver,
     tracker: Annotated[str, typer.Option(
         metavar="NAME", help="On what which tracker does: correlation or recurrent.")] = "correlation",
     output: Output = Path("train-output"),
     steps: Steps = 800,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option(
-        "--resume", help="Use the roll-outs that are in DIR already.")] = False,
+    resume: Reuse = False,
     json: Json = None,
 ):
     """Train the LSTM that predicts a target's motion, on what a tracker does."""
     with _user_errors(json, folder=output):
         from tracker.motion_training import train_command
         train_command(data, output, tracker, steps, seed, resume, json)
+
+
+@train.command("refinement")
+def train_refinement(
+    data: RolledOver,
+    output: Output = Path("train-output"),
+    steps: Steps = 3000,
+    seed: Seed = 0,
+    resume: Reuse = False,
+    json: Json = None,
+):
+    """Train the network that corrects the correlation tracker's boxes, on what it does."""
+    with _user_errors(json, folder=output):
+        from tracker.refinement_training import train_command
+        train_command(data, output, steps, seed, resume, json)
 
 
 @app.command()

@@ -58,7 +58,8 @@ class Variant:
         there are no weights of what is to be turned on."""
         if self.peer:
             return PeerFeatures(self.peer, self.colours)
-        tracker = CorrelationTracker.load(**self.options)
+        options = self.options if self.network == "learned" else {**self.options, "refine": None}
+        tracker = CorrelationTracker.load(**options)    # what refines knows the learned features only
         if {"lead", "motion_gate"} & set(self.options) and tracker.foresight is None:
             raise FileNotFoundError("there are no weights of the motion network")
         if self.network == "random":
@@ -97,6 +98,7 @@ def variants():
                   network="none", peer=peer, colours=colours)
           for peer in ("OpenCV", "scikit-image") for colours in ("Lab", "colour names")),
         *turned,
+        Variant("without the refined box", "the refined box", options={"refine": None}),
     ]
 
 

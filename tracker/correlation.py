@@ -31,6 +31,7 @@ from tracker.correlation_filter import CorrelationFilter
 from tracker.detector import Detector
 from tracker.features import LEARNED_WEIGHT, STRIDE, FeatureNetwork, hand_made
 from tracker.motion import Motion, MotionNetwork
+from tracker.refinement import Refinement, RefinementNetwork
 from tracker.scaling import Scaling
 from tracker.threads import blas_on_one_thread
 
@@ -66,6 +67,7 @@ class Found:
     centre: np.ndarray          # (2,) x, y around which was searched
     side: float                 # of the square that was searched, at scale 1
     crops: np.ndarray           # (N, CROP, CROP, 3) of 0 to 255, one for each scale
+    features: np.ndarray        # (CELLS, CELLS, C) of the crop that was chosen, windowed
     scales: tuple               # of the crops, relative to `side`
     responses: np.ndarray       # (N, CELLS, CELLS) of the filter
     colours: np.ndarray | None  # (CELLS, CELLS), the mean likelihood of the target's colours
@@ -93,6 +95,9 @@ class CorrelationTracker:
     gate: nothing is learned from frames in DOUBT. redetect: while the target is lost the box rests,
     and it is looked for in the whole frame (tracker.detector); False: the box goes on to wherever
     the response is highest.
+
+    refine: a tracker.refinement.RefinementNetwork, which corrects the boxes that are told, or None; it
+    needs the CNN and the histogram, and rests without them. `box` stays the tracker's own.
 
     motion: a tracker.motion.MotionNetwork, for State.predicted, or None. While the target is lost it
     is looked for where it is predicted; lead=True: always. motion_gate=True: nothing is learned
@@ -125,7 +130,7 @@ class CorrelationTracker:
     frames as OpenCV's CSRT; in one process on two cores about twice as many (1.8 to 2.1)."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
-                 gate=True, redetect=True, motion=None, lead=False, motion_gate=False):
+                 gate=True, redetect=True, motion=None, lead=False, motion_gate=False, refine=None):
         if network is None and not hand:
             raise ValueError("no features: give a network, or hand=True for HOG and Lab")
         self.network, self.hand = network, hand
@@ -135,6 +140,8 @@ class CorrelationTracker:
         self.use_scale, self.use_histogram, self.gate = scale, histogram, gate
         self.detector = Detector() if redetect else None
         self.foresight = None if motion is None else Motion(motion)
+        refines = refine is not None and network is not None and histogram
+        self.refinement = Refinement(refine) if refines else None
         self.lead, self.motion_gate = lead, motion_gate
         line = np.hanning(CELLS + 2)[1:-1] if window else np.ones(CELLS)
         self.window = np.outer(line, line).astype(np.float32)[..., None]        # (n, n, 1)
@@ -146,6 +153,8 @@ class CorrelationTracker:
         options: of the constructor, to have it otherwise."""
         if "motion" not in options:
             options["motion"] = MotionNetwork.load("correlation")
+        if "refine" not in options:
+            options["refine"] = RefinementNetwork.load()
         return cls(FeatureNetwork.load(path), **options)
 
     @blas_on_one_thread
@@ -157,7 +166,8 @@ class CorrelationTracker:
         self.centre, self.size = box[:2] + box[2:] / 2, 1.      # size: relative to the first
         self.motion, self.age, self.found = np.zeros(2), 0, None
         width, height = CROP / MARGIN * self.first / self.first.prod() ** .5    # in the crop
-        crop = cut(frame, self.squares(Look(self.centre, self.size)))[0]
+        square = self.squares(Look(self.centre, self.size))
+        crop = cut(frame, square)[0]
         samples = self.describe(variations(crop))
         weights = [.7] + [.3 / (len(samples) - 1)] * (len(samples) - 1)
         self.filter = CorrelationFilter(samples, weights, (height / STRIDE, width / STRIDE))
@@ -167,6 +177,8 @@ class CorrelationTracker:
         self.last_sure, self.believed = (self.centre, self.size), 1.
         if self.foresight is not None:
             self.foresight.start(self)
+        if self.refinement is not None:
+            self.refinement.start(self, crop, samples[0], square[0])
 
     @property
     def target_size(self):
@@ -233,15 +245,19 @@ class CorrelationTracker:
         if not self.searching:
             self.follow(frame, found, confidence)
         lost = self.lost or self.unsure >= SAY      # said early; searching elsewhere waits for more
-        return State(as_tuple(self.box), confidence, lost, *self.predict(frame))
+        box = self.box
+        if self.refinement is not None and not lost:
+            box = self.refinement.box(self, found)
+        return State(as_tuple(box), confidence, lost, *self.predict(frame, box))
 
-    def predict(self, frame):
-        """State.predicted and State.reach; moves the next search where that is wanted."""
+    def predict(self, frame, box):
+        """State.predicted, after `box` (4,) in this frame, and State.reach; moves the next search where
+        that is wanted."""
         if self.foresight is None:
             return None, None
         guess = self.foresight.step(self)
         self.believed = guess.visible
-        predicted = guess.box(self.box, frame)
+        predicted = guess.box(box, frame)
         if self.lost or self.lead:
             self.motion = centre(predicted) - self.centre
         return as_tuple(predicted), tuple(guess.reach.tolist())
@@ -310,7 +326,8 @@ class CorrelationTracker:
             best, growth = 0, self.scaling.of(heights, scales)
         place = places[best]
         return Found(
-            np.array(look.centre, float), side, crops, tuple(scales), fft_shift(responses),
+            np.array(look.centre, float), side, crops, features[best], tuple(scales),
+            fft_shift(responses),
             None if colours is None else fft_shift(colours), fft_shift(merged), np.array(heights), best,
             growth, shifts[best] * side * scales[best] / CELLS,
             float(responses[best][place]), second_peak(responses[best], place),

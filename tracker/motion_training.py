@@ -8,19 +8,16 @@ target went, is a roll-out. The network is trained on pieces of these (tracker.m
 """
 from __future__ import annotations
 
-import json as json_format
-import time
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 import minideep
 from minideep import no_grad, ops, optimizers, tensor
-from minideep.serialization import assign, load_arrays, save_arrays
+from minideep.serialization import assign
 from tracker.boxes import centre, iou
-from tracker.files import write_json
 from tracker.motion import INPUTS, SURE, TRACKERS, MotionNetwork, pose, signals, weights_of
+from tracker.rollouts import train_on_rollouts
 
 FARTHEST = 1.5          # sizes of the target: further away is no further for the loss
 WINDOW, BATCH = 48, 24  # frames, and windows, of a training step
@@ -192,52 +189,12 @@ def train_command(data, output, tracker="correlation", steps=800, seed=0, resume
 
     Each roll-out is kept in output/TRACKER_rollouts; with resume those that are there are not made
     again, and the weights are the same to the bit as without an interruption."""
-    from tracker.correlation_training import sources
     follower = without_motion(tracker)
-    work, folder, begun = passes(data), Path(output) / f"{tracker}_rollouts", time.monotonic()
-    if folder.exists() and not resume:
-        raise FileExistsError(f"{folder} is there already: go on from it with --resume, or give "
-                              "another --output")
-    rolls = []
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bar:
-        task = bar.add_task("", total=len(work))
-        for name, make in work.items():
-            path = folder / f"{name}.safetensors"
-            bar.update(task, description=f"roll-out over {name}")
-            if not path.exists():
-                save_arrays(path, roll_out(follower, *make()), data=str(Path(data).resolve()))
-            roll, about = load_arrays(path)
-            if about.get("data") != str(Path(data).resolve()):
-                raise ValueError(f"{path} was made from {about.get('data')}, not from {data}: give "
-                                 "another --output")
-            rolls.append(roll)
-            bar.update(task, advance=1)
-        task, curve = bar.add_task("training", total=steps), []
-
-        def report(step, loss):
-            curve.append(loss)
-            bar.update(task, completed=step, description=f"loss {np.mean(curve[-50:]):.3f}")
-
-        network = fit(rolls, seed, steps, report)
-    frames = sum(len(roll["x"]) for roll in rolls)
-    path = Path(output) / weights_of(tracker).name
-    save_arrays(path, network.named_weights(), step=steps, seed=seed)
-    card = path.with_suffix(".json")
-    kept = json_format.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
-    found = sources(data)
-    measured = {
-        "about": "Weights of tracker.motion.MotionNetwork, trained from random numbers by minideep "
-                 f"alone on what the {tracker} tracker did.",
-        "weights": network.count_params(), "steps": steps, "seed": seed,
-        "command": f"python -m tracker train motion DATA --tracker {tracker} --steps {steps} "
-                   f"--seed {seed}",
-        "data": {"roll-outs": len(rolls), "frames": frames, "rendered scenes": SCENES,
-                 "photos": found["photos"], "sequences": found["sequences"]},
-        "curve": [{"step": i + 1, "loss": round(float(np.mean(curve[max(i - 49, 0):i + 1])), 4)}
-                  for i in range(49, steps, max(steps // 10, 1))]}
-    write_json(card, {**kept, **measured})
-    result = {"weights": str(path), "frames": frames, "seconds": time.monotonic() - begun}
-    print(f"written: {path} after {steps} steps on {frames} frames")
-    if json:
-        write_json(json, result)
-    return result
+    return train_on_rollouts(
+        data, Path(output) / weights_of(tracker).name, Path(output) / f"{tracker}_rollouts",
+        passes(data), lambda *seen: roll_out(follower, *seen), fit, steps, seed, resume, json, {
+            "about": "Weights of tracker.motion.MotionNetwork, trained from random numbers by minideep "
+                     f"alone on what the {tracker} tracker did.",
+            "command": f"python -m tracker train motion DATA --tracker {tracker} --steps {steps} "
+                       f"--seed {seed}",
+            "data": {"rendered scenes": SCENES}})

@@ -64,7 +64,7 @@ class Target(CorrelationTracker):
         if not (self.waits and self.lost):
             return super().decide(frame, found)
         self.age, self.found = self.age + 1, found[0]       # for the LSTM: what is seen there now
-        return State(as_tuple(self.box), 0., True, *self.predict(frame))
+        return State(as_tuple(self.box), 0., True, *self.predict(frame, self.box))
 
     def learn(self, frame):
         if self.unseen < 2:
@@ -110,7 +110,8 @@ class MultiTracker:
     def load(cls, path=None, detect=None):
         """With the CNN's weights in a safetensors file; None: those that come with the package."""
         one = CorrelationTracker.load(path)
-        return cls(one.network, detect, motion=one.foresight and one.foresight.network)
+        return cls(one.network, detect, motion=one.foresight and one.foresight.network,
+                   refine=one.refinement and one.refinement.network)
 
     @blas_on_one_thread
     def init(self, frame, boxes=()):

@@ -115,6 +115,7 @@ def test_every_switch_of_the_tracker_is_a_row_turned_the_other_way():
     rows = {next(iter(v.options)): v for v in a.variants()
             if len(v.options) == 1 and v.network == "learned"}
     switches = {name for name, p in parameters.items() if isinstance(p.default, bool)}
+    assert rows.pop("refine").make().refinement is None
     assert set(rows) == switches >= {"hand", "scale", "window", "histogram", "gate", "redetect"}
     for name, variant in rows.items():
         assert variant.options == {name: not parameters[name].default}
@@ -127,6 +128,7 @@ def test_features_of_the_rows():
     made = {v.name: v.make() for v in a.variants()
             if not v.peer and v.options in ({}, {"hand": False})}
     assert (made["HOG and Lab alone"].network, made["HOG and Lab alone"].hand) == (None, True)
+    assert {name for name, t in made.items() if t.refinement} == {a.DEFAULT, "learned features alone"}
     assert not made["learned features alone"].hand and made["a random CNN, HOG and Lab"].hand
     weights = {name: t.network.conv1.get_weights()[0] for name, t in made.items() if t.network}
     assert np.array_equal(weights["a random CNN alone"], weights["a random CNN, HOG and Lab"])

@@ -206,7 +206,7 @@ def test_the_tracker_tells_what_is_predicted():
     assert not tracker.motion.any()                 # it is only used while the target is lost
     tracker.lost = True
     tracker.foresight.last = tracker.centre - (4, 0), tracker.size
-    tracker.predict(frames[-1])
+    tracker.predict(frames[-1], tracker.box)
     np.testing.assert_allclose(tracker.motion, (4, 0), atol=1e-4)
     tracker = CorrelationTracker(motion=Foretold(), lead=True)
     tracker.init(frames[0], (40, 100, 48, 40))

@@ -123,11 +123,13 @@ class CorrelationTracker:
         fit                         27, over 6 MB of memory         1.0
         colour histogram            1                               .2
         peaks, confidence, motion   .1                              .7
+        refined box                 7                               .3, on a Zen 5
 
-    together 130 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
-    the memory, that is a floor of 1.4 to 1.6 ms, of which the CNN alone is .9 to 1.1; 6.5 to 7 were
-    measured for a whole frame. With `evaluate --jobs 2`, each on one core, it makes 2.5 times as many
-    frames as OpenCV's CSRT; in one process on two cores about twice as many (1.8 to 2.1)."""
+    together 137 million operations. At 82 to 102 GFLOP/s, what such a core does, and 65 GB/s for
+    the memory, that is a floor of 1.5 to 1.7 ms, of which the CNN alone is .9 to 1.1. Measured on the
+    Zen 3 before there was a refined box: 6.5 to 7 for a whole frame; with `evaluate --jobs 2`, each on
+    one core, 2.5 times as many frames as OpenCV's CSRT makes; in one process on two cores about twice
+    as many (1.8 to 2.1)."""
 
     def __init__(self, network=None, *, hand=True, scale=True, window=True, histogram=True,
                  gate=True, redetect=True, motion=None, lead=False, motion_gate=False, refine=None):

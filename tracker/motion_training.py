@@ -174,7 +174,7 @@ def without_motion(tracker):
     """That of TRACKERS which predicts nothing yet. ValueError for another one."""
     if tracker == "correlation":
         from tracker.correlation import CorrelationTracker
-        return CorrelationTracker.load(motion=None)
+        return CorrelationTracker.load(motion=None, refine=None)
     if tracker == "recurrent":
         from tracker.recurrent import RecurrentTracker
         return RecurrentTracker.load(motion=None)

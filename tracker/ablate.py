@@ -58,8 +58,10 @@ class Variant:
         there are no weights of what is to be turned on."""
         if self.peer:
             return PeerFeatures(self.peer, self.colours)
-        options = self.options if self.network == "learned" else {**self.options, "refine": None}
-        tracker = CorrelationTracker.load(**options)    # what refines knows the learned features only
+        options = self.options
+        if self.network != "learned":           # no other features are known to what refines the box
+            options = {**options, "refine": None}
+        tracker = CorrelationTracker.load(**options)
         if {"lead", "motion_gate"} & set(self.options) and tracker.foresight is None:
             raise FileNotFoundError("there are no weights of the motion network")
         if self.network == "random":
@@ -107,8 +109,10 @@ NAMES = {"black": (0, 0, 0), "blue": (0, 0, 255), "brown": (165, 42, 42), "gray"
          "green": (0, 128, 0), "orange": (255, 165, 0), "pink": (255, 192, 203),
          "purple": (128, 0, 128), "red": (255, 0, 0), "white": (255, 255, 255), "yellow": (255, 255, 0)}
 LIKE = 20.              # distance in Lab at which a pixel is called less by a name
-NOTE = ("colour names are of CSS's eleven basic colours, by their distance in Lab: the table learned by "
-        "van de Weijer et al. (2009) comes with no package")
+NOTES = ("colour names are of CSS's eleven basic colours, by their distance in Lab: the table learned by "
+         "van de Weijer et al. (2009) comes with no package",
+         "the refined box needs the learned features and the histogram: a tracker without one of these "
+         "is without it too")
 
 
 class PeerFeatures(CorrelationTracker):
@@ -302,7 +306,7 @@ def ablate_command(data_folder, starts=3, frames=100, jobs=1, json=None, one_bas
     say(console, f"{runs} pieces of at most {frames} frames, {sum(map(len, sum(cut, [])))} frames")
     with bar(console, runs * len(variants())) as step:
         rows, notes = ablate(sequences, starts, frames, jobs=jobs, progress=step, fresh=fresh)
-    notes.append(NOTE)
+    notes += NOTES
     console.print(_table(rows))
     for row in rows[1:]:
         say(console, row.sentence())

@@ -107,7 +107,7 @@ class CorrelationTracker:
     sample. What the last search saw is in `found`. `motion` (dx, dy in pixels) is added to the
     centre that the next update looks around, and is then zero again.
 
-    The network runs on minideep's current device, all else on the CPU, where the frames are.
+    The networks run on minideep's current device, all else on the CPU, where the frames are.
 
     What a frame costs: 2 crops of 160 x 160 (one, or two, to search; one in every second frame to
     learn), and 1.2 applications of the normal equations (a fit of 5 steps in every fifth frame). One
@@ -247,22 +247,19 @@ class CorrelationTracker:
         if not self.searching:
             self.follow(frame, found, confidence)
         lost = self.lost or self.unsure >= SAY      # said early; searching elsewhere waits for more
-        box = self.box
-        if self.refinement is not None and not lost:
-            box = self.refinement.box(self, found)
+        box = self.box if self.refinement is None else self.refinement.box(self, found, lost)
         return State(as_tuple(box), confidence, lost, *self.predict(frame, box))
 
     def predict(self, frame, box):
-        """State.predicted, after `box` (4,) in this frame, and State.reach; moves the next search where
-        that is wanted."""
+        """State.predicted, after the `box` (4,) that is told of this frame, and State.reach; moves the
+        next search where that is wanted."""
         if self.foresight is None:
             return None, None
         guess = self.foresight.step(self)
         self.believed = guess.visible
-        predicted = guess.box(box, frame)
         if self.lost or self.lead:
-            self.motion = centre(predicted) - self.centre
-        return as_tuple(predicted), tuple(guess.reach.tolist())
+            self.motion = centre(guess.box(self.box, frame)) - self.centre
+        return as_tuple(guess.box(box, frame)), tuple(guess.reach.tolist())
 
     def observed(self):
         """What the motion network is told of the last search: the four of Confidence.signals(), and

@@ -89,14 +89,15 @@ class Motion:
         self.network = network
 
     def start(self, tracker):
+        self.network.to(tracker.device)
         self.state, self.last, self.lost = None, pose(tracker), 0
 
     def step(self, tracker):
         """The Guess after an update of the tracker."""
         x, self.last, self.lost = signals(tracker, self.last, self.lost)
         with no_grad():
-            mean, scale, growth, visible, self.state = self.network(tensor(x[None, None]),
-                                                                    self.state)
+            mean, scale, growth, visible, self.state = self.network(
+                tensor(x[None, None], device=tracker.device), self.state)
         size = self.last[1]
         return Guess(mean.numpy()[0, 0] * size,
                      np.exp(scale.numpy()[0, 0]) * float(self.network.reach.numpy()) * size,

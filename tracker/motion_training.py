@@ -17,7 +17,8 @@ from minideep import no_grad, ops, optimizers, tensor
 from minideep.serialization import assign
 from tracker.boxes import centre, iou
 from tracker.motion import INPUTS, SURE, TRACKERS, MotionNetwork, pose, signals, weights_of
-from tracker.rollouts import train_on_rollouts
+from tracker.rollouts import photographs, train_on_rollouts, ways
+from tracker.training import check_data
 
 FARTHEST = 1.5          # sizes of the target: further away is no further for the loss
 WINDOW, BATCH = 48, 24  # frames, and windows, of a training step
@@ -71,25 +72,14 @@ def rendered(number, photos):
 def passes(data):
     """{name: function that gives frames, boxes, sight} of all that is rolled out over."""
     from tracker.occlusions import cases
-    from tracker.synthetic import load_photos, procedural_photo
-    from tracker.training import check_data
-    from tracker.sequences import find_sequences
     folders, found = check_data(data), {}
-    forwards = find_sequences(folders["train"]) if folders["train"] else []
-    for way, sequences in (("", forwards), ("back-", [s.backwards() for s in forwards])):
+    for way, sequences in ways(folders["train"]):
         for number, (kind, sequence, _, sight) in enumerate(cases(sequences, BLOCKED)):
             if sequence.present[0]:
                 found[f"{way}{kind}-{sequence.name}-{number}"] = (
                     lambda s=sequence, sight=sight: (s.frames, s.boxes, sight))
-    photos = []
-
-    def scene(number):
-        if not photos:
-            rng = np.random.default_rng(0)
-            photos.extend(load_photos(folders["photos"])[::10] if folders["photos"] else
-                          [procedural_photo(rng) for _ in range(40)])
-        return rendered(number, photos)
-    found.update({f"scene-{n:02d}": lambda n=n: scene(n) for n in range(SCENES)})
+    photos = photographs(folders["photos"], every=10)
+    found.update({f"scene-{n:02d}": lambda n=n: rendered(n, photos()) for n in range(SCENES)})
     return found
 
 

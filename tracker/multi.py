@@ -43,10 +43,11 @@ LOST_FOR = 40           # frames, after which a lost target is removed
 class Target(CorrelationTracker):
     """One of many. What it learns from waits for the next frame's pass of the network.
 
-    waits: while it is lost, a detector has to find it again; it does not search by itself."""
+    waits: while it is lost, a detector has to find it again; it does not search by itself. Nor is its
+    box refined then: how far it reaches, the detector says."""
 
-    def __init__(self, network=None, waits=False, **options):
-        super().__init__(network, **options)
+    def __init__(self, network=None, waits=False, refine=None, **options):
+        super().__init__(network, refine=None if waits else refine, **options)
         self.waits = waits
 
     def init(self, frame, box):

@@ -2,10 +2,10 @@
 
     refinement = Refinement(RefinementNetwork.load())
     refinement.start(tracker, crop, features, square)   # of the first frame
-    box = refinement.box(tracker, found)        # after an update: the tracker's box, corrected
+    box = refinement.box(tracker, found, lost)  # after an update: the tracker's box, corrected
 
-A filter answers where the target is, and hardly where it ends. So five maps, of the box and as much
-around it, say of each place: is its colour the target's, as it is now, and as it was on the first
+A filter answers where the target is, and hardly where it ends. So five maps, of AROUND times the box's
+width and height, say of each place: is its colour the target's, as it is now, and as it was on the first
 frame? Are its features like any of the target's on that frame, like any of what was around it then,
 like those at the same place of the box? Three of them are shown as they were on the first frame too,
 around the box that was given: what its owner took for the target's end. (The maps are after Lukezic et
@@ -88,20 +88,26 @@ class Refinement:
     def __init__(self, network):
         self.network = network
 
-    def start(self, tracker, crop, features, square):
-        """Keep what the target and what is around it look like: from the first crop, its features
-        (CELLS, CELLS, C), and the square (4,) of the frame that it is."""
+    def start(self, tracker, pixels, features, square):
+        """Keep what the target and what is around it look like: from the first crop (CROP, CROP, 3),
+        its features (CELLS, CELLS, C), and the square (4,) of the frame that it is."""
+        self.network.to(tracker.device)
         self.first = learned(features, square, tracker.box)     # (Q, CHANNELS)
-        self.colours = tracker.histogram.likelihood.copy()
-        self.told = None
-        self.then = self._maps(tracker, crop, features, square, tracker.box)[..., THEN]
+        self.colours = tracker.histogram.likelihood
+        self.told = np.zeros(4)
+        self.then = self._maps(tracker, pixels, features, square, tracker.box)[..., THEN]
 
-    def box(self, tracker, found):
-        """The tracker's box (4,) after an update, corrected by PART of what the network says."""
+    def box(self, tracker, found, lost):
+        """The tracker's box (4,) after an update, corrected by PART of what the network says; while the
+        target is lost, as it is."""
         box = tracker.box
-        if self.told is None or tracker.age % EVERY:        # frames in which nothing is learned
+        if lost:
+            self.told = np.zeros(4)
+            return box
+        if tracker.age % EVERY:                 # frames in which nothing is learned
+            cues = tensor(self.cues(tracker, found, box)[None], device=tracker.device)
             with no_grad():
-                told = self.network(tensor(self.cues(tracker, found, box)[None])).numpy()[0]
+                told = self.network(cues).numpy()[0]
             self.told = PART * np.clip(told, -LARGEST, LARGEST)
         middle, size = centre(box) + self.told[:2] * box[2:], box[2:] * np.exp(self.told[2:])
         return np.concatenate([middle - size / 2, size])
@@ -113,9 +119,9 @@ class Refinement:
         now = self._maps(tracker, found.crops[found.best], found.features, square, box)
         return np.concatenate([now, self.then], -1)
 
-    def _maps(self, tracker, crop, features, square, box):
+    def _maps(self, tracker, pixels, features, square, box):
         """The five of a crop: (GRID, GRID, 5)."""
-        bins = bin_numbers(crop)
+        bins = bin_numbers(pixels)
         likely = np.stack([tracker.histogram.likelihood.take(bins), self.colours.take(bins)], -1)
         now, first = learned(features, square, box), self.first         # (Q, CHANNELS)
         alike = [(now @ first[INSIDE].T).max(1), (now @ first[~INSIDE].T).max(1), np.vecdot(now, first)]

@@ -18,7 +18,9 @@ from minideep import losses, optimizers, tensor
 from minideep.serialization import assign
 from tracker.boxes import centre, iou
 from tracker.refinement import CUES, GRID, WEIGHTS, RefinementNetwork
-from tracker.rollouts import train_on_rollouts
+from tracker.rollouts import photographs, train_on_rollouts, ways
+from tracker.scenes import render
+from tracker.training import check_data
 
 BATCH, RATE, DECAY, DROPOUT = 64, 1e-3, 1e-2, .3
 SCENES, LENGTH = 200, 60    # rendered scenes, and frames of each
@@ -35,8 +37,9 @@ EDGE = .1                   # up to which an error counts by its square
 def roll_out(tracker, name, frames, boxes, sight):
     """Run the tracker, from the first frame on, over frames whose true boxes (n, 4) are known.
 
-    sight (n,): the part of the target that is to be seen. -> {"cues": (M, GRID, GRID, CUES) float16,
-    "correction": (M, 4) from a box to the true one, as RefinementNetwork says it}."""
+    name: by which boxes are drawn; sight (n,): the part of the target that is to be seen.
+    -> {"cues": (M, GRID, GRID, CUES) float16, "correction": (M, 4) from a box to the true one, as
+    RefinementNetwork says it}."""
     rng, frames = np.random.default_rng(zlib.crc32(name.encode())), iter(frames)
     tracker.init(next(frames), boxes[0])
     cues, corrections = [np.empty((0, GRID, GRID, CUES))], [np.empty((0, 4))]
@@ -64,9 +67,7 @@ def correction(box, truth):
 
 
 def rendered(number, photos):
-    """Scene `number`, with what may go on in it drawn by lot: name, frames, boxes, sight of its
-    target."""
-    from tracker.scenes import render
+    """Scene `number`, with what may go on in it drawn by lot, as roll_out() takes it."""
     rng = np.random.default_rng([11, number])
     scene = render(int(rng.integers(2**31)), LENGTH, (360, 270), unit=rng.uniform(36, 72),
                    growth=rng.uniform(0, .02), turn=rng.uniform(0, .03), light=rng.uniform(0, .3),
@@ -78,24 +79,14 @@ def rendered(number, photos):
 
 def passes(data):
     """{name: function that gives what roll_out() takes} of all that is rolled out over."""
-    from tracker.sequences import find_sequences
-    from tracker.synthetic import load_photos, procedural_photo
-    from tracker.training import check_data
-    folders, found, photos = check_data(data), {}, []
-    forwards = find_sequences(folders["train"]) if folders["train"] else []
-    for way, sequences in (("", forwards), ("back-", [s.backwards() for s in forwards])):
+    folders, found = check_data(data), {}
+    for way, sequences in ways(folders["train"]):
         for s in sequences:
             if s.present[0]:
                 found[f"real-{way}{s.name}"] = lambda s=s: (
                     s.name, s.frames, s.boxes[:LONGEST], s.present[:LONGEST].astype(float))
-
-    def scene(number):
-        if not photos:
-            rng = np.random.default_rng(0)
-            photos.extend(load_photos(folders["photos"]) if folders["photos"] else
-                          [procedural_photo(rng) for _ in range(40)])
-        return rendered(number, photos)
-    found.update({f"scene-{n:03d}": lambda n=n: scene(n) for n in range(SCENES)})
+    photos = photographs(folders["photos"])
+    found.update({f"scene-{n:03d}": lambda n=n: rendered(n, photos()) for n in range(SCENES)})
     return found
 
 
@@ -126,13 +117,16 @@ def batch_of(rng, rolls):
 def fit(rolls, seed=0, steps=3000, report=None):
     """A RefinementNetwork trained on roll-outs, two lists of them: real ones, rendered ones."""
     minideep.seed(seed)
-    network, rolls = RefinementNetwork(DROPOUT), [
-        kind for kind in ([r for r in some if len(r["cues"])] for some in rolls) if kind]
+    rolls = [kind for kind in ([r for r in some if len(r["cues"])] for some in rolls) if kind]
+    if not rolls:
+        raise ValueError("no roll-out has a frame to learn from, in which the tracker holds its target: "
+                         "give more data, or longer sequences")
+    network = RefinementNetwork(DROPOUT)
     every = np.concatenate([r["cues"].astype(np.float32).mean((1, 2)) for kind in rolls for r in kind])
     spread = np.concatenate([r["cues"].astype(np.float32).reshape(-1, CUES)[::97]
                              for kind in rolls for r in kind])
     assign({"mean": network.mean, "deviation": network.deviation},
-           {"mean": every.mean(0), "deviation": spread.std(0)})
+           {"mean": every.mean(0), "deviation": np.maximum(spread.std(0), 1e-3)})
     optimizer = optimizers.AdamW(optimizers.schedules.CosineDecay(RATE, steps), weight_decay=DECAY)
     loss_of = losses.SmoothL1(beta=EDGE)
     for step in range(steps):

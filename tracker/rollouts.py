@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import functools
 import json as json_format
 import time
 from pathlib import Path
@@ -15,13 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from minideep.serialization import load_arrays, save_arrays
 from tracker.correlation_training import sources
 from tracker.files import write_json
+from tracker.sequences import find_sequences
+from tracker.synthetic import load_photos, procedural_photo
 
 
 def train_on_rollouts(data, path, folder, work, roll_out, fit, steps, seed, resume, json, card,
                       rows="frames"):
     """Roll out, train, and write the weights to `path` and a card beside it; -> what was done.
 
-    work: {name: make}; roll_out(*make()) is {name: array}, all of as many `rows`, and is kept in `folder`;
+    work: {name: make}; roll_out(*make()) is {name: array}, all of as many `rows`, kept in `folder`;
     with `resume` those that are there are not made again, and the weights are the same to the bit as
     without an interruption. fit(rolls, seed, steps, report(step, loss)) gives a network. card: what
     the card says besides; what it said before and nobody says anew (results, weaknesses) stays, to be
@@ -57,6 +60,22 @@ def train_on_rollouts(data, path, folder, work, roll_out, fit, steps, seed, resu
     if json:
         write_json(json, result)
     return result
+
+
+def ways(folder):
+    """[("", the sequences of a folder), ("back-", the same backwards)]; of None there are none."""
+    sequences = find_sequences(folder) if folder else []
+    return [("", sequences), ("back-", [s.backwards() for s in sequences])]
+
+
+def photographs(folder, every=1):
+    """A function that gives every `every`th photograph of a folder (None: procedural ones instead),
+    read when it is first called."""
+    @functools.cache
+    def photos():
+        rng = np.random.default_rng(0)
+        return load_photos(folder)[::every] if folder else [procedural_photo(rng) for _ in range(40)]
+    return photos
 
 
 def _kept(path, data, make):

@@ -170,7 +170,8 @@ def _output_part(
     every = n * down * across
     blocks = (every + tiles - 1) // tiles
     columns, lines, edge = np.arange(c), np.arange(tiles) * o_wide, spare()
-    edges, tile_points = np.zeros(36 * max(c_wide, o_wide), np.float32), np.empty(36 * COLUMNS, np.float32)
+    edges = np.zeros(36 * max(c_wide, o_wide), np.float32)
+    tile_points = np.empty(36 * COLUMNS, np.float32)
     patch, scratch = simd.pointer(edges), simd.pointer(tile_points)
     lowest = simd.splat(floor)
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
@@ -229,7 +230,8 @@ def _weight_grad_part(part, parts, x, x_shape, g, g_shape, before, tiles, xs, gs
     every = n * down * across
     blocks = (every + tiles - 1) // tiles
     columns, lines, edge = np.arange(tiles) * c_wide, np.arange(c) * o_wide, spare()
-    edges, tile_points = np.zeros(36 * max(c_wide, o_wide), np.float32), np.empty(36 * COLUMNS, np.float32)
+    edges = np.zeros(36 * max(c_wide, o_wide), np.float32)
+    tile_points = np.empty(36 * COLUMNS, np.float32)
     patch, scratch = simd.pointer(edges), simd.pointer(tile_points)
     begin = part * blocks // parts
     for block in range(begin, (part + 1) * blocks // parts):

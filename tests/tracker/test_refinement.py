@@ -192,8 +192,9 @@ def test_all_networks_are_where_the_tracker_is(scene):
     strict_array.install()
     boxes = []
     for device in ("strict", "cpu"):
+        motion, refine = MotionNetwork.load("correlation"), RefinementNetwork.load()
         with minideep.device(device):
-            tracker = CorrelationTracker.load()
+            tracker = CorrelationTracker.load(motion=motion, refine=refine)
         tracker.init(scene[0], tuple(scene.boxes[0, 0]))
         states = [tracker.update(scene[t]) for t in range(1, 4)]
         boxes.append([state.box + state.predicted for state in states])

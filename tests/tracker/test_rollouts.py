@@ -67,6 +67,13 @@ def test_the_card_is_measured_anew_and_keeps_the_rest(train, tmp_path):
     assert card["curve"][0]["loss"] == round(np.mean([1 / k for k in range(1, 51)]), 4)
 
 
+def test_every_second_photograph(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    for k in range(5):
+        cv2.imwrite(str(tmp_path / f"a_{k}.png"), np.full((300, 400, 3), 10 * k, np.uint8))
+    assert [photo.max() for photo in photographs(tmp_path, every=2)()] == [0, 20, 40]
+
+
 def test_without_a_folder_there_are_no_sequences_and_procedural_photographs():
     assert ways(None) == [("", []), ("back-", [])]
     photos = photographs(None)
